@@ -1,7 +1,7 @@
 """Builds the optional C extension; everything else about the package is in pyproject.toml.
 
-``AFRESH_BUILD_EXTENSION=yes`` makes a failed build an error, ``=no`` skips the build. Unset, the extension is built when that
-works, and the pure-Python twin beside it does the same job otherwise.
+`AFRESH_BUILD_EXTENSION=yes` makes a failed build an error, `=no` skips the build. Unset, the
+extension is built when that works; otherwise the pure-Python twin beside it does the same job.
 """
 
 import os
@@ -15,14 +15,16 @@ SOURCE = "src/afresh/graph/_speedups.c"
 
 
 def extensions() -> list[Extension]:
-    """The extension modules to build here, by the environment, the interpreter and the source tree."""
+    """What to build here, by the environment, the interpreter and the source tree."""
     wish = os.environ.get("AFRESH_BUILD_EXTENSION", "")
     if wish not in ("", "yes", "no"):
-        raise SystemExit(f"AFRESH_BUILD_EXTENSION is {wish!r}; set it to 'yes' or 'no', or unset it.")
+        raise SystemExit(
+            f"AFRESH_BUILD_EXTENSION is {wish!r}; set it to 'yes' or 'no', or unset it."
+        )
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     if wish == "no" or free_threaded or platform.python_implementation() != "CPython":
         return []
-    if not Path(__file__).with_name("src").joinpath(*SOURCE.split("/")[1:]).exists():
+    if not (Path(__file__).parent / SOURCE).exists():
         return []
     windows = os.name == "nt"
     return [

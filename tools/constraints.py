@@ -1,7 +1,8 @@
-"""Writes constraints.txt: the newest versions that the dependency groups resolve to, names and versions only.
+"""Writes constraints.txt: the newest versions that the dependency groups resolve to.
 
-Run by ``make constraints`` once for all interpreters at hand. Each one resolves the groups of pyproject.toml with its own pip
-(nothing is installed); a version that differs between them, or is needed by some only, gets an environment marker.
+Run by `make constraints` once for all interpreters at hand. Each one resolves the groups of
+pyproject.toml with its own pip (nothing is installed); a version that differs between them, or is
+needed by some only, gets an environment marker. Only names and versions are written.
 """
 
 import json
@@ -13,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-HEADER = "# Versions that development and CI use; `make constraints` writes this file. Names and versions only.\n"
+HEADER = "# The versions that development and CI use; `make constraints` writes this file.\n"
 
 
 def resolve(python: str, groups: list[str]) -> tuple[str, dict[str, str]]:
