@@ -1,0 +1,199 @@
+"""The conducting side of a run: starts a worker for each interpreter and twin, and lets them take
+turns.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sampling import pin_to_one_core
+from benchmarks.workloads import MEMORY, TIMED
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY_MEASUREMENTS = ("node", "edge", "dropped", "peer")
+
+
+class BenchmarkError(Exception):
+    """A run that cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how long.
+
+    Arguments:
+        workloads: names out of ``workloads.TIMED`` and ``"memory"``.
+        pythons: paths of interpreters; each needs afresh (and the peers) installed.
+        rounds: samples of each case that one process takes.
+        generations: how often the processes are started anew.
+        quick: shorter loops, and no measurement of a million nodes.
+    """
+
+    workloads: tuple[str, ...]
+    pythons: tuple[str, ...] = (sys.executable,)
+    rounds: int = 11
+    generations: int = 3
+    quick: bool = False
+
+
+@dataclass
+class Measured:
+    """The samples of one interpreter and twin.
+
+    ``samples`` holds, for a workload and a case, seconds an operation, round by round; ``memory``
+    what the memory measurements gave.
+    """
+
+    about: dict[str, Any]
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Interpreter version and twin, such as ``"3.11 compiled"``."""
+        return f"{self.version} {self.about['twin']}"
+
+    @property
+    def version(self) -> str:
+        """The interpreter's minor version, such as ``"3.11"``."""
+        return ".".join(self.about["python"].split(".")[:2])
+
+    def add(self, workload: str, samples: dict[str, float]) -> None:
+        """Append one round."""
+        cases = self.samples.setdefault(workload, {})
+        for case, seconds in samples.items():
+            cases.setdefault(case, []).append(seconds)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One interpreter and the twin to ask for."""
+
+    python: str
+    pure: bool
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a module of this package in the interpreter: ``start("-m",
+        "benchmarks.worker")``.
+        """
+        environment = dict(os.environ, AFRESH_PURE=str(int(self.pure)), PYTHONHASHSEED="0")
+        environment.pop("PYTHONASYNCIODEBUG", None)
+        return subprocess.Popen(
+            [self.python, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+class Worker:
+    """A running ``benchmarks.worker``."""
+
+    def __init__(self, variant: Variant, process: subprocess.Popen[str]) -> None:
+        self.variant = variant
+        self.process = process
+        self.about = self._answer()
+
+    def order(self, order: str, workload: str) -> Any:
+        """Give one order and wait for the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({order: workload}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise BenchmarkError(
+                f"A worker of {Path(self.variant.python).name} ended early; its error is above. "
+                "Install afresh and the dependency group 'bench' for it, then run again."
+            )
+        return json.loads(line)
+
+
+@contextmanager
+def _running(variant: Variant, quick: bool) -> Iterator[Worker]:
+    process = variant.start("-m", "benchmarks.worker", *(["--quick"] if quick else []))
+    try:
+        yield Worker(variant, process)
+    finally:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _time(plan: Plan, variants: list[Variant], say: Callable[[str], None]) -> list[Measured]:
+    measured: dict[Variant, Measured] = {}
+    timed = [workload for workload in plan.workloads if workload in TIMED]
+    for generation in range(plan.generations if timed else 1):
+        with ExitStack() as stack:
+            workers = [stack.enter_context(_running(variant, plan.quick)) for variant in variants]
+            for worker in workers:
+                measured.setdefault(worker.variant, Measured(worker.about))
+            if not generation:
+                _refuse_doubles(workers)
+            for workload in timed:
+                say(f"{workload}: start {generation + 1} of {plan.generations}")
+                for worker in workers:
+                    worker.order("prepare", workload)
+                for turn in range(plan.rounds):
+                    # Who goes first changes every round.
+                    first = turn % len(workers)
+                    for worker in workers[first:] + workers[:first]:
+                        samples = worker.order("sample", workload)
+                        measured[worker.variant].add(workload, samples)
+                for worker in workers:
+                    worker.order("finish", workload)
+    return list(measured.values())
+
+
+def _refuse_doubles(workers: list[Worker]) -> None:
+    """Without the extension both processes would run the pure twin, and half of the table would be
+    mislabelled.
+    """
+    for worker in workers:
+        if not worker.variant.pure and worker.about["twin"] == "pure":
+            raise BenchmarkError(
+                f"The C extension is not built for Python {worker.about['python']}. Build it "
+                "(AFRESH_BUILD_EXTENSION=yes python -m pip install -e .), or run with --pure-only."
+            )
+
+
+def _weigh(plan: Plan, variant: Variant, say: Callable[[str], None]) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for measurement in MEMORY_MEASUREMENTS:
+        if plan.quick and measurement == "dropped":
+            continue
+        say(f"{MEMORY}: {measurement}")
+        process = variant.start("-m", "benchmarks.workloads.memory", measurement)
+        output, _ = process.communicate()
+        if process.returncode == 0:
+            result.update(json.loads(output))
+        elif measurement != "peer":
+            raise BenchmarkError(
+                f"Measuring the memory of a {measurement} failed; its error is above."
+            )
+    return result
+
+
+def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measured]:
+    """Carry the plan out; ``say`` is told what is being done."""
+    pin_to_one_core()
+    twins = (True,) if pure_only else (False, True)
+    variants = [Variant(python, pure) for python in plan.pythons for pure in twins]
+    measured = _time(plan, variants, say)
+    if MEMORY in plan.workloads:
+        for variant, result in zip(variants, measured, strict=True):
+            result.memory = _weigh(plan, variant, say)
+    return measured

@@ -1,0 +1,173 @@
+"""Results as a table for the terminal, as JSON, and as Markdown for the README."""
+
+import datetime as dt
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.conductor import Measured, Plan
+from benchmarks.rows import ROWS, Judged, Row, judge
+
+VERDICT = {True: "ok", False: "MISSED", None: ""}
+
+
+def rows_of(workloads: Iterable[str]) -> list[Row]:
+    """The rows whose workload was run."""
+    chosen = set(workloads)
+    return [row for row in ROWS if row.workload in chosen]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, no exponent; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.{1 if abs(value) >= 10 else 2}f}"
+
+
+def demand(judged: Judged) -> str:
+    """A bound in words: ``≤ 1.25``."""
+    if judged.bound is None:
+        return ""
+    return f"{'≥' if judged.row.at_least else '≤'} {judged.bound:g}"
+
+
+def text(measured: list[Measured], rows: list[Row]) -> str:
+    """The table for a terminal: a line a row, for each variant its figure, its bound and whether
+    that is met.
+    """
+    header = ["", "unit"]
+    for variant in measured:
+        header += [variant.name, "must be", ""]
+    lines = [header]
+    for row in rows:
+        line = [row.what, row.unit]
+        for variant in measured:
+            judged = judge(row, variant)
+            line += [number(judged.figure), demand(judged), VERDICT[judged.met]]
+        lines.append(line)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column > 1 and column % 3 == 2 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def misses(measured: list[Measured], rows: list[Row]) -> list[str]:
+    """A sentence for each bound that was not met."""
+    return [
+        f"{variant.name}: {row.what}: {number(judged.figure)} {row.unit}, must be {demand(judged)}"
+        for variant in measured
+        for row in rows
+        if (judged := judge(row, variant)).met is False
+    ]
+
+
+def as_json(plan: Plan, measured: list[Measured], rows: list[Row]) -> dict[str, Any]:
+    """Everything that was measured: the machine, each row's figure and bound, and the samples
+    behind them.
+    """
+    return {
+        "taken": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.system(), "processor": _processor()},
+        "rounds": plan.rounds * plan.generations,
+        "quick": plan.quick,
+        "variants": [
+            {
+                **variant.about,
+                "rows": [_row_as_json(judge(row, variant)) for row in rows],
+                "nanoseconds": {
+                    workload: {
+                        case: {
+                            "median": round(median(samples) * 1e9, 2),
+                            "lowest": round(min(samples) * 1e9, 2),
+                            "rounds": [round(sample * 1e9, 2) for sample in samples],
+                        }
+                        for case, samples in cases.items()
+                    }
+                    for workload, cases in variant.samples.items()
+                },
+                "memory": variant.memory,
+            }
+            for variant in measured
+        ],
+    }
+
+
+def _row_as_json(judged: Judged) -> dict[str, Any]:
+    return {
+        "workload": judged.row.workload,
+        "what": judged.row.what,
+        "unit": judged.row.unit,
+        "figure": judged.figure,
+        "bound": demand(judged),
+        "met": judged.met,
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the README, from a run's JSON: ratios and sizes that have a bound, one column a
+    variant.
+
+    Figures that miss their bound are marked with a dagger; rows that only inform stay in the JSON.
+    """
+    variants = results["variants"]
+    names = [
+        f"{'.'.join(variant['python'].split('.')[:2])} {variant['twin']}" for variant in variants
+    ]
+    lines = [
+        "| What | " + " | ".join(names) + " |",
+        "|---|" + "---:|" * len(variants),
+    ]
+    for index, row in enumerate(variants[0]["rows"]):
+        cells = [variant["rows"][index] for variant in variants]
+        if all(not cell["bound"] for cell in cells):
+            continue
+        lines.append(
+            f"| {row['what']} ({row['unit']}) | " + " | ".join(map(_markdown_cell, cells)) + " |"
+        )
+    peers = ", ".join(f"{name} {version}" for name, version in variants[0]["peers"].items())
+    lines += [
+        "",
+        (
+            f"Medians of {results['rounds']} interleaved rounds on one core; bounds in brackets, "
+            f"† where one is missed. Peers: {peers}."
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_cell(cell: dict[str, Any]) -> str:
+    figure = number(cell["figure"])
+    if cell["figure"] is None or not cell["bound"]:
+        return figure
+    return f"{figure}{'' if cell['met'] else ' †'} ({cell['bound']})"
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write the JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what ``write`` wrote."""
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results

@@ -1,0 +1,78 @@
+"""The measuring side of a run: one process for one interpreter and twin, which takes orders on
+standard input.
+
+An order is a JSON line, and so is each answer: ``{"prepare": workload}`` sets a workload up and
+calibrates it, ``{"sample": workload}`` takes one round of it, ``{"finish": workload}`` drops it.
+The process ends when its input does. Started by ``conductor``.
+"""
+
+import asyncio
+import gc
+import json
+import platform
+import sys
+
+from benchmarks import peers
+from benchmarks.sampling import Sampler, calibrated, pin_to_one_core, sample
+from benchmarks.workloads import TIMED
+
+SECONDS_PER_LOOP = 0.002
+QUICK_SECONDS_PER_LOOP = 0.001
+
+
+def twin() -> str:
+    """Which twin this process really runs: ``"compiled"`` or ``"pure"``."""
+    import afresh
+
+    assert afresh is not None
+    return "compiled" if "afresh.graph._speedups" in sys.modules else "pure"
+
+
+class Worker:
+    """The workloads set up in this process."""
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self.prepared: dict[str, dict[str, Sampler]] = {}
+
+    async def prepare(self, workload: str) -> dict[str, int | None]:
+        """Set a workload up; returns each case's operations a loop."""
+        seconds = QUICK_SECONDS_PER_LOOP if self.quick else SECONDS_PER_LOOP
+        samplers = await TIMED[workload](self.quick)
+        self.prepared[workload] = {
+            case: await calibrated(sampler, seconds) for case, sampler in samplers.items()
+        }
+        return {case: sampler.count for case, sampler in self.prepared[workload].items()}
+
+    async def sample(self, workload: str) -> dict[str, float]:
+        """One round: seconds for an operation of each case."""
+        gc.collect()
+        return {case: await sample(sampler) for case, sampler in self.prepared[workload].items()}
+
+    async def finish(self, workload: str) -> None:
+        """Drop a workload's services."""
+        del self.prepared[workload]
+        gc.collect()
+
+
+def main() -> None:
+    """Answer orders until standard input ends."""
+    core = pin_to_one_core()
+    worker = Worker("--quick" in sys.argv)
+    about = {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "twin": twin(),
+        "core": core,
+        "peers": peers.installed(),
+    }
+    print(json.dumps(about), flush=True)
+    with asyncio.Runner() as runner:
+        for line in sys.stdin:
+            ((order, workload),) = json.loads(line).items()
+            answer = runner.run(getattr(worker, order)(workload))
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
