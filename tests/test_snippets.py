@@ -1,0 +1,146 @@
+"""Every Python snippet of README and docs runs.
+
+The blocks of a file run in their order, in one namespace and one event loop, and may await at top
+level (the libraries that run Markdown for pytest do not offer that). A block that cannot run here
+is marked with a comment on the line above it, `<!-- not run: reason -->`, and shows as skipped.
+"""
+
+import ast
+import asyncio
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 30.0
+
+FENCE = re.compile(
+    r"""
+    (?:^[ ]*<!--[ ]*not[ ]run:[ ]*(?P<reason>[^\n]*?)[ ]*-->[ ]*\n\s*?)?
+    ^(?P<indent>[ ]*)(?P<ticks>`{3,})[ ]*python\b[^\n]*\n
+    (?P<code>.*?)
+    ^(?P=indent)(?P=ticks)[ ]*$
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A block of Python in a Markdown file."""
+
+    line: int
+    code: str
+    reason: str | None
+    """Why it is not run, if so."""
+
+
+def snippets(text: str) -> Iterator[Snippet]:
+    """The blocks of a Markdown text, those inside lists, tabs and notes as well."""
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("code"))
+        yield Snippet(line, textwrap.dedent(match["code"]), match["reason"])
+
+
+async def run(path: str, blocks: list[Snippet]) -> ModuleType:
+    """Run the blocks one after another in a module of their own, which is returned."""
+    module = ModuleType("__main__")
+    # Classes look their module up by name, to resolve annotations among other things.
+    with mock.patch.dict("sys.modules", {"__main__": module}):
+        for block in blocks:
+            # The lines of a traceback are those of the Markdown file.
+            source = "\n" * block.line + block.code
+            code = compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, vars(module))
+            if inspect.iscoroutine(result):
+                await result
+    return module
+
+
+def documents() -> list[Path]:
+    """README and the pages of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def cases(*, skipped: bool) -> list[object]:
+    """The files with blocks to run, or one case for each block that is not run."""
+    found: list[object] = []
+    for path in documents():
+        name = str(path.relative_to(ROOT))
+        blocks = list(snippets(path.read_text(encoding="utf-8")))
+        if skipped:
+            found += [
+                pytest.param(block.reason, id=f"{name}:{block.line}")
+                for block in blocks
+                if block.reason is not None
+            ]
+        elif running := [block for block in blocks if block.reason is None]:
+            found.append(pytest.param(path, running, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("path", "blocks"), cases(skipped=False))
+async def test_the_snippets_of_a_page_run(
+    path: Path, blocks: list[Snippet], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In an empty folder, so that files a snippet writes go nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    async with asyncio.timeout(TIMEOUT):
+        await run(str(path), blocks)
+
+
+@pytest.mark.parametrize("reason", cases(skipped=True))
+def test_a_snippet_that_is_not_run_says_why(reason: str) -> None:
+    """Counts the blocks that are left out."""
+    assert reason
+    pytest.skip(reason)
+
+
+MARKDOWN = """
+Text.
+
+```python
+import asyncio
+number = 1
+await asyncio.sleep(0)
+```
+
+<!-- not run: needs a server -->
+```python
+raise SystemExit
+```
+
+!!! note
+
+    ```python title="more.py"
+    number += 1
+    ```
+
+```text
+not python
+```
+"""
+
+
+async def test_blocks_share_a_namespace_and_may_await() -> None:
+    """The runner itself, on a page of its own."""
+    blocks = list(snippets(MARKDOWN))
+    assert [block.reason for block in blocks] == [None, "needs a server", None]
+    module = await run("page.md", [block for block in blocks if block.reason is None])
+    assert module.number == 2
+
+
+async def test_a_failing_block_is_reported_with_the_line_of_the_page() -> None:
+    """The traceback leads to the page, not to the runner."""
+    blocks = list(snippets("One.\n\n```python\nfine = 1\nassert fine == 2\n```\n"))
+    with pytest.raises(AssertionError) as caught:
+        await run("page.md", blocks)
+    last = caught.traceback[-1]
+    assert (str(last.path).endswith("page.md"), last.lineno + 1) == (True, 5)
