@@ -1,0 +1,1 @@
+"""The compute graph: cached results that know what they were computed from."""

@@ -1,0 +1,395 @@
+"""The graph's kernel in Python: nodes, edges, the cascade, and the call path of a cached result.
+
+This is the twin of `_speedups.c`: the same names, the same behaviour, used where no C compiler was
+at hand, on free-threaded builds, and under ``AFRESH_PURE=1``. What is not on the path of a hit, a
+miss or an invalidation lives above it, in Python alone.
+
+How edges are kept: while a body runs, the nodes that it used are only listed. When its result is
+there, the list becomes a tuple of strong references to the dependencies, and each dependency gets
+a weak reference back, so that a dependency never keeps its dependants alive. A dependency that
+went stale in between makes the new node stale at birth.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Generator
+from typing import Any
+
+from ._context import COMPUTING, CONSISTENT, DELAYED, INVALIDATED, PENDING, PENDING_NOW, current
+
+COMPILED = False
+
+_next_version = itertools.count(1).__next__
+
+# Module globals rather than attributes: reading one is the cheapest thing a function can do.
+tick = 1
+room = 1 << 30
+make_room: Callable[[], int] | None = None
+hit_sampler: Callable[[Any], object] | None = None
+observer: Any = None
+chain_causes = False
+
+
+def configure(**settings: Any) -> None:
+    """Set the kernel's variables.
+
+    Args:
+        settings: `room`, how many nodes may still be published before `make_room` is called, which
+            returns the next number; `hit_sampler`, called with the node of every hit; `observer`,
+            whose `computed(node)` and `invalidated(node)` are called; `chain_causes`, whether a
+            node's cause is the dependency that went stale rather than what made that go stale.
+    """
+    for name, value in settings.items():
+        if name not in {"room", "make_room", "hit_sampler", "observer", "chain_causes"}:
+            raise TypeError(f"The kernel has no variable {name!r}.")
+        globals()[name] = value
+
+
+def advance_tick() -> int:
+    """Return the tick that marks all uses up to now; those that follow get a higher one."""
+    global tick
+    tick += 1
+    return tick - 1
+
+
+class Dependants(dict[int, "weakref.ref[Node]"]):
+    """The back edges of a node: the dependant's version → a weak reference to it, oldest first."""
+
+    __slots__ = ("threshold",)
+
+    def __init__(self) -> None:
+        self.threshold = 16
+
+    def prune(self) -> None:
+        """Drop the edges whose dependant is gone; the next look is due when the rest doubled."""
+        for version, reference in list(self.items()):
+            if reference() is None:
+                del self[version]
+        self.threshold = max(16, 2 * len(self))
+
+
+class Keeper:
+    """Where nodes of one kind are kept, by key: consistent ones in `entries`, the others apart."""
+
+    __slots__ = ("__weakref__", "arity", "computing", "entries", "instance")
+
+    def __init__(self, instance: Any = None, arity: int = 0) -> None:
+        self.entries: dict[Any, Any] = {}
+        self.computing: dict[Any, Any] = {}
+        self.instance = instance
+        self.arity = arity
+
+
+class Node:
+    """One result: its keeper and key, its state, its value or error, and its edges.
+
+    A new node is COMPUTING, and found in ``keeper.computing``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_dependants",
+        "_dependencies",
+        "_error",
+        "_value",
+        "cause",
+        "extra",
+        "flags",
+        "keeper",
+        "key",
+        "parent",
+        "state",
+        "used",
+        "version",
+    )
+
+    def __init__(
+        self, keeper: Any, key: Any, args: tuple[Any, ...], parent: Any = None, flags: int = 0
+    ) -> None:
+        self.keeper = keeper
+        self.key = key
+        # Most keys are the arguments; nothing more needs to be kept then.
+        self._args = None if key is args or (keeper.arity == 1 and key is args[0]) else args
+        self.parent = parent
+        self.flags = flags
+        self.state = COMPUTING
+        self.version = _next_version()
+        self.used = tick
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._dependencies: Any = []
+        self._dependants: Dependants | None = None
+        self.cause: Any = None
+        self.extra: Any = None
+        keeper.computing[key] = self
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments to compute this result again with."""
+        if self._args is not None:
+            return self._args
+        return (self.key,) if self.keeper.arity == 1 else self.key  # type: ignore[no-any-return]
+
+    # A call that finds its result returns the node itself: it is its own, finished, coroutine.
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._error is not None or self.state == COMPUTING:
+            self._raise()
+        return self._value
+        yield  # makes this a generator function
+
+    def send(self, value: None) -> None:
+        """Step the finished coroutine that a result is."""
+        if self._error is not None or self.state == COMPUTING:
+            self._raise()
+        raise StopIteration(self._value)
+
+    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> None:
+        """Raise `error`, as a finished coroutine does."""
+        raise error
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to stop."""
+
+    def _raise(self) -> None:
+        raise NotImplementedError  # `Computed` raises its error, or that there is no result yet
+
+    def _use(self, node: Node) -> None:
+        """Note that the body of this node used `node`; a no-op once the result is there."""
+        if self.state == COMPUTING:
+            self._dependencies.append(node)
+
+    _hit: Callable[[Any], Any]
+
+    def _finish(self, value: Any, error: BaseException | None, keep: bool) -> None:
+        """Set the result, link the edges, and publish the node under its key if `keep` says so."""
+        global tick, room
+        keeper = self.keeper
+        key = self.key
+        self._value = value
+        self._error = error
+        self.parent = None
+        if self._dependencies:
+            reference = weakref.ref(self)
+            version = self.version
+            self._dependencies = unique = tuple(dict.fromkeys(self._dependencies))
+            for dependency in unique:
+                if dependency.state == CONSISTENT:
+                    dependants = dependency._dependants
+                    if dependants is None:
+                        dependency._dependants = dependants = Dependants()
+                    elif len(dependants) >= dependants.threshold:
+                        dependants.prune()
+                    dependants[version] = reference
+                else:
+                    self.flags |= PENDING
+                    if self.cause is None:
+                        self.cause = dependency if chain_causes else dependency.cause
+        else:
+            self._dependencies = ()
+        self.state = CONSISTENT
+        if keeper.computing.get(key) is self:
+            del keeper.computing[key]
+        tick += 1
+        self.used = tick
+        if keep:
+            previous = keeper.entries.get(key)
+            keeper.entries[key] = self
+            if previous is not None:
+                previous._replaced()
+            room -= 1
+            if room <= 0 and make_room is not None:
+                room = make_room()
+        if observer is not None:
+            observer.computed(self)
+        if self.flags & PENDING:
+            invalidate(self, self.cause, bool(self.flags & PENDING_NOW))
+
+    @property
+    def dependencies(self) -> tuple[Any, ...]:
+        """The nodes that this one was computed from, in the order of their first use."""
+        return tuple(dict.fromkeys(self._dependencies))
+
+    @property
+    def dependants(self) -> tuple[Any, ...]:
+        """The living nodes that were computed from this one, in the order in which they were."""
+        if self._dependants is None:
+            return ()
+        nodes = (reference() for reference in self._dependants.values())
+        return tuple(node for node in nodes if node is not None)
+
+
+def invalidate(node: Any, cause: Any = None, now: bool = False) -> None:
+    """Make `node` stale and, depth first, everything computed from it.
+
+    Iterative, so a chain of any length costs no recursion. A node's own handlers run before its
+    dependants are looked at. With `now` the node's own invalidation delay is skipped.
+    """
+    if node.cause is None:
+        node.cause = cause
+    if node.state == COMPUTING:
+        node.flags |= PENDING | PENDING_NOW if now else PENDING
+    elif node.state == CONSISTENT:
+        if node.flags & DELAYED and not now:
+            node._delay()
+        else:
+            _cascade(node)
+
+
+def _cascade(node: Any) -> None:
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if node.state != CONSISTENT:  # a handler came first
+            continue
+        node.state = INVALIDATED
+        if node.extra is not None:
+            node._gone()
+        else:
+            entries = node.keeper.entries
+            if entries.get(node.key) is node:
+                del entries[node.key]
+                if not entries:
+                    entries.clear()  # an emptied dict keeps its memory, a cleared one does not
+        if observer is not None:
+            observer.invalidated(node)
+        if node._dependencies:
+            version = node.version
+            for dependency in node._dependencies:
+                if dependency._dependants is not None:
+                    dependency._dependants.pop(version, None)
+            node._dependencies = ()
+        dependants = node._dependants
+        if dependants is not None:
+            node._dependants = None
+            cause = node if chain_causes else node.cause
+            stale = []
+            for reference in dependants.values():
+                dependant: Any = reference()
+                if dependant is not None:
+                    if dependant.cause is None:
+                        dependant.cause = cause
+                    if dependant.flags & DELAYED:
+                        dependant._delay()
+                    else:
+                        stale.append(dependant)
+            stale.reverse()
+            stack += stale
+
+
+# Calls: one plain function per service instance and method, because nothing else that Python can
+# call is as fast. It has the parameters and defaults of the method itself.
+
+_CALL = """\
+def factory(_get, _current, _miss, _key_of, _plain, _unhashable, _defaults):
+    def {name}({parameters}):
+        {key}
+        try:
+            _node = _get(_key)
+        except TypeError as _error:
+            raise _unhashable({arguments}) from _error
+        if _node is not None:
+            _node.used = tick
+            if hit_sampler is not None:
+                hit_sampler(_node)
+            _context = _current()
+            if _context is None:
+                return _node
+            if _context.state == 0:
+                _context._dependencies.append(_node)
+                return _node
+            return _context._hit(_node)
+        return _miss(_key, {arguments})
+    return {name}
+"""
+
+
+def _compile_call(definition: Any) -> Callable[..., Any]:
+    names = definition.parameters.names
+    arguments = "(" + "".join(f"{name}, " for name in names) + ")"
+    key = f"_key = _key_of({arguments})"
+    if definition.plain_keys:
+        tests = " and ".join(
+            f"(type({name}) is str or type({name}) is int or type({name}) in _plain)"
+            for name in names
+        )
+        exact = names[0] if len(names) == 1 else arguments
+        key = f"_key = {exact} if {tests} else _key_of({arguments})" if names else "_key = ()"
+    source = _CALL.format(
+        name=definition.name,
+        parameters=definition.parameters.source,
+        arguments=arguments,
+        key=key,
+    )
+    namespace: dict[str, Any] = {}
+    exec(compile(source, f"<calls of {definition.name}>", "exec"), globals(), namespace)
+    factory: Callable[..., Any] = namespace["factory"]
+    return factory
+
+
+class Bound:
+    """A compute method of one service instance, or a compute function: the calls of one table."""
+
+    __slots__ = ("__weakref__", "_call", "table")
+
+    def __init__(self, table: Any) -> None:
+        definition = table.definition
+        if definition.compiled_call is None:
+            definition.compiled_call = _compile_call(definition)
+        self.table = table
+        self._call = definition.compiled_call(
+            table.entries.get,
+            current.get,
+            table.miss,
+            definition.key_of,
+            definition.plain_types,
+            definition.unhashable,
+            definition.parameters.defaults,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+
+class Method:
+    """The descriptor that a compute method is in its class."""
+
+    def __init__(self, definition: Any) -> None:
+        self.definition = definition
+        self.__doc__ = definition.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.definition.named(owner, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "definition":  # while unpickling or copying
+            raise AttributeError(name)
+        return getattr(self.definition, name)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        bound = self.definition.bind(instance)
+        if not isinstance(bound, Bound) or not self.definition.in_service:
+            return bound
+        # The function itself answers calls from now on: it takes the place of this descriptor in
+        # the instance's dictionary, and so has to look like the bound method.
+        call = bound._call
+        if not hasattr(call, "bound"):
+            for attribute in ("table", *type(bound).surface):  # type: ignore[attr-defined]
+                setattr(call, attribute, getattr(bound, attribute))
+            call.bound = bound  # type: ignore[attr-defined]
+            call.__doc__ = self.__doc__
+            call.__qualname__ = self.definition.qualified_name
+            call.__module__ = self.definition.module
+        instance.__dict__[self.definition.name] = call
+        return call
+
+    def __call__(self, instance: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__get__(instance)(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self.definition)

@@ -1,0 +1,127 @@
+"""Arguments as cache keys: one spelling for every way to write the same call, and types that count.
+
+A key is built from the arguments in the order of the parameters, defaults filled in, whether they
+came by position or by name. Python calls ``1``, ``True`` and ``1.0`` equal; a cache must not, so
+such look-alikes are keyed together with their type. Arguments that cannot be hashed are refused
+with an error that names them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Hashable
+from decimal import Decimal
+from numbers import Number
+from typing import Any
+
+__all__ = ["Parameters", "canonical", "is_plain"]
+
+_TYPED = object()
+"""Starts every key that carries its type, so that no tuple of a user's own can look like one."""
+
+_LOOK_ALIKES = (str, bytes, Number, tuple, frozenset, Decimal)
+"""Types whose instances may equal instances of another type."""
+
+_EXACT = frozenset({str, bytes, int, type(None)})
+
+
+def is_plain(kind: type) -> bool:
+    """Whether values of exactly this type can be keys as they are: equal only to their own kind."""
+    return kind in _EXACT or not issubclass(kind, _LOOK_ALIKES)
+
+
+def canonical(value: Any) -> Hashable:
+    """Return what stands for `value` in a key: itself where that is exact, else with its type."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple(map(canonical, value))
+    if kind is dict:  # only ever the collected keyword arguments of a call
+        return (_TYPED, dict, *((name, canonical(value[name])) for name in sorted(value)))
+    if is_plain(kind):
+        return value  # type: ignore[no-any-return]
+    if issubclass(kind, (tuple, frozenset)):
+        items = map(canonical, value)
+        return (_TYPED, kind, tuple(items) if issubclass(kind, tuple) else frozenset(items))
+    if isinstance(value, (float, complex, Decimal)):
+        if value != value:
+            return (_TYPED, kind, "nan")  # a NaN must find its own entry again
+        if isinstance(value, float):
+            return (_TYPED, kind, value, math.copysign(1.0, value))
+        return (_TYPED, kind, value, str(value))  # tells 1.0 from 1.00, and the zeros' signs
+    return (_TYPED, kind, value)
+
+
+class Parameters:
+    """The parameters of a compute method after `self`, and how a call's arguments line up.
+
+    Args:
+        function: the method's body, or a function.
+        skip_self: whether the first parameter is the service and does not count.
+    """
+
+    __slots__ = ("_bind", "_spread", "defaults", "is_simple", "names", "signature", "source")
+
+    def __init__(self, function: Callable[..., Any], *, skip_self: bool) -> None:
+        signature = inspect.signature(function)
+        listed = list(signature.parameters.values())[1 if skip_self else 0 :]
+        self.signature = signature.replace(parameters=listed)
+        self.names = tuple(parameter.name for parameter in listed)
+        self.defaults = tuple(parameter.default for parameter in listed)
+        self.source = ", ".join(_declarations(listed))
+        """The parameters as source text, with `_defaults[i]` for the i-th default."""
+        names = "".join(f"{name}, " for name in self.names)
+        self._bind = eval(f"lambda _defaults: lambda {self.source}: ({names})")(self.defaults)
+        self.is_simple = all(
+            parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+            for parameter in listed
+        )
+        """Whether the arguments can all be handed on by position."""
+        spread = ", ".join(map(_handed_on, listed))
+        self._spread = eval(f"lambda _body: lambda {', '.join(self.names)}: _body({spread})")
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments of a call, one for each parameter: `*args` and `**kwargs` count as
+        one each, a tuple and a dict.
+
+        Raises:
+            TypeError: the arguments do not fit the parameters.
+        """
+        bound: tuple[Any, ...] = self._bind(*args, **kwargs)
+        return bound
+
+    def spread(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what calls `body` when given one argument for each parameter, as `bind` lines
+        them up."""
+        if self.is_simple:
+            return body
+        call: Callable[..., Any] = self._spread(body)
+        return call
+
+
+def _handed_on(parameter: inspect.Parameter) -> str:
+    name = parameter.name
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        return f"{name}={name}"
+    star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+    return star.get(parameter.kind, "") + name
+
+
+def _declarations(listed: list[inspect.Parameter]) -> list[str]:
+    declarations: list[str] = []
+    for index, parameter in enumerate(listed):
+        before = listed[index - 1].kind if index else None
+        kind = parameter.kind
+        if before is parameter.POSITIONAL_ONLY and kind is not parameter.POSITIONAL_ONLY:
+            declarations.append("/")
+        if kind is parameter.KEYWORD_ONLY and before not in {
+            parameter.KEYWORD_ONLY,
+            parameter.VAR_POSITIONAL,
+        }:
+            declarations.append("*")
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(kind, "")
+        default = "" if parameter.default is parameter.empty else f"=_defaults[{index}]"
+        declarations.append(f"{star}{parameter.name}{default}")
+    if listed and listed[-1].kind is inspect.Parameter.POSITIONAL_ONLY:
+        declarations.append("/")
+    return declarations

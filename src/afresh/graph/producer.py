@@ -1,0 +1,269 @@
+"""How a result comes to be: once for all who ask, in the task of the first of them.
+
+A `Producer` is whatever results belong to: the results of one compute method of one service, a
+state, a computed source. It knows the body, the options, and where its current results are kept.
+`produce` runs the body: single-flight, with the calls of the body recorded as dependencies, errors
+kept as results, and cancellations told apart.
+
+Waiting for each other is simple on purpose. Whoever finds nothing computing, computes; the others
+wait until that ended in whatever way, and look again. So a cancelled computation is taken over by
+the next waiter, and no lock or task exists for a lone caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import weakref
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from afresh.errors import ReentrantComputeError
+from afresh.primitives.clock import current_clock
+
+from . import causes, expiry, registry
+from ._context import COMPUTING, DELAYED, PENDING, PENDING_NOW, current
+from ._kernel import Keeper
+from .cached_errors import without_traceback
+from .computed import Computed
+from .options import ComputedOptions
+from .scopes import Isolated
+
+__all__ = ["Producer", "produce"]
+
+_log = logging.getLogger("afresh.graph")
+
+_short_of_stack = (
+    "compute methods call each other deeper than Python's recursion limit allows; compute in "
+    "smaller steps, starting with the deepest, or raise the limit with sys.setrecursionlimit()"
+)
+
+
+class Producer(Keeper):
+    """What results belong to.
+
+    Args:
+        body: called with the arguments, returns an awaitable of the value.
+        options: how the results are kept and renewed.
+        instance: whose results they are.
+        arity: how many arguments the body takes.
+    """
+
+    __slots__ = ("_options", "body", "expires", "is_idle", "is_observed", "node_flags")
+
+    body: Callable[..., Awaitable[Any]]
+
+    def __init__(
+        self,
+        body: Callable[..., Awaitable[Any]],
+        options: ComputedOptions,
+        instance: Any = None,
+        arity: int = 0,
+    ) -> None:
+        super().__init__(instance, arity)
+        self.body = body
+        self._options = options
+        self.expires = options.auto_invalidate < float("inf")
+        self.node_flags = DELAYED if options.invalidation_delay > 0 else 0
+        self.is_observed = False
+        """Whether `stored`, `starting` and `published` are to be called."""
+        self.is_idle = False
+        """Whether the registry has to be told of the next result."""
+        registry.enlist(self)
+
+    @property
+    def options(self) -> ComputedOptions:
+        """How the results are kept and renewed."""
+        return self._options
+
+    @property
+    def category(self) -> str:
+        """What the results are, without arguments."""
+        return type(self).__name__
+
+    def describe(self, computed: Computed[Any]) -> str:
+        """What `computed` is a result of."""
+        return self.category
+
+    def stored(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments to keep for computing the result again."""
+        return args
+
+    def starting(self, computed: Computed[Any]) -> None:
+        """Called before the body runs, if `is_observed`."""
+
+    def published(self, computed: Computed[Any]) -> None:
+        """Called when the result is there, if `is_observed`."""
+
+    def expire(self, computed: Computed[Any]) -> None:
+        """Let a finished result go stale in time, as the options say."""
+        expiry.schedule(computed, self._options)
+
+    def forget(self, computed: Computed[Any]) -> None:
+        """Called when a result with handlers or a timer goes stale: take it out of `entries`."""
+        if self.entries.get(computed.key) is computed:
+            del self.entries[computed.key]
+
+    def existing(self, key: Any) -> Computed[Any] | None:
+        """The result for `key` that is there or being computed."""
+        found: Computed[Any] | None = self.entries.get(key)
+        return found if found is not None else self.computing.get(key)
+
+    def renew(self, computed: Computed[Any]) -> Coroutine[Any, Any, Computed[Any]]:
+        """Return the fresh successor of `computed`, without depending on it."""
+        return produce(self, computed.key, computed.args, Isolated(), True)
+
+    def renewed_value(self, computed: Computed[Any], context: Any) -> Coroutine[Any, Any, Any]:
+        """Return the value of the successor of `computed`, as a call in `context` does."""
+        return produce(self, computed.key, computed.args, context)
+
+
+_loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None  # noqa: E731
+
+
+def graph_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop in which results were computed last."""
+    return _loop()
+
+
+def _enter_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Move over to a new event loop: its clock, and no trace of bodies that ran in a closed one."""
+    global _loop
+    previous = _loop()
+    _loop = weakref.ref(loop)
+    current_clock().attach()
+    if previous is None or previous.is_closed():
+        registry.drop_computing()
+
+
+async def produce(
+    producer: Any, key: Any, args: tuple[Any, ...], caller: Any, want_node: bool = False
+) -> Any:
+    """Return the fresh result for `key`, computing it if nobody else does.
+
+    Args:
+        producer: what the result belongs to.
+        key: under which it is kept.
+        args: for the body.
+        caller: the context of the call: the node that will depend on the result, a scope, or None.
+        want_node: return the `Computed`, also of a failure, rather than its value.
+    """
+    loop = asyncio.get_running_loop()
+    if _loop() is not loop:
+        _enter_loop(loop)
+    retries = 0
+    deadline = cancellations = None
+    while True:
+        node = producer.entries.get(key)
+        if node is not None:
+            break
+        other = producer.computing.get(key)
+        if other is not None:
+            await _turn(other, caller, loop)
+            continue
+        stored = producer.stored(args) if producer.is_observed else args
+        node = Computed(producer, key, stored, caller, producer.node_flags)
+        if producer.is_observed:
+            producer.starting(node)
+        token = current.set(node)
+        if cancellations is None:
+            task = asyncio.current_task()
+            cancellations = task.cancelling() if task is not None else 0
+        try:
+            value = await producer.body(*args)
+        except Exception as error:
+            current.reset(token)
+            if isinstance(error, RecursionError):
+                _abandon(node, error)
+                if not hasattr(error, "__notes__"):
+                    error.add_note(_short_of_stack)
+                raise
+            node._finish(None, without_traceback(error, node.describe()), True)
+            _finished(producer, node)
+            if caller is not None:
+                caller._use(node)
+            if want_node:
+                return node
+            raise
+        except CancelledError as error:
+            with contextlib.suppress(ValueError):
+                current.reset(token)
+            policy = producer.options.reprocessing
+            now = current_clock().now()
+            if deadline is None:
+                deadline = now + policy.duration
+            retries += 1
+            task = asyncio.current_task()
+            from_outside = task is None or task.cancelling() > cancellations
+            if from_outside or retries > policy.retries or now > deadline:
+                _abandon(node, error)
+                raise
+            _log.warning("%s was cancelled from within; trying again.", node.describe())
+            try:
+                await current_clock().sleep(policy.delays[retries])
+            finally:
+                _abandon(node, error)
+            continue
+        except BaseException as error:
+            with contextlib.suppress(ValueError):  # closed by the garbage collector, elsewhere
+                current.reset(token)
+            _abandon(node, error)
+            raise
+        current.reset(token)
+        node._finish(value, None, True)
+        if node.extra is not None or producer.expires or producer.is_idle or producer.is_observed:
+            _finished(producer, node)
+        if caller is not None:
+            caller._use(node)
+        return node if want_node else value
+    if caller is not None:
+        caller._use(node)
+    return node if want_node else node.value
+
+
+def _finished(producer: Any, node: Computed[Any]) -> None:
+    if producer.is_idle:
+        registry.watch(producer)
+    if node._error is not None or producer.expires:
+        producer.expire(node)
+    _wake(node)
+    if producer.is_observed:
+        producer.published(node)
+
+
+def _abandon(node: Computed[Any], error: BaseException) -> None:
+    """End a computation without a result that could be served."""
+    node.flags |= PENDING | PENDING_NOW
+    if node.cause is None:
+        node.cause = causes.CANCELLED
+    node._finish(None, without_traceback(error, node.describe()), False)
+    _wake(node)
+
+
+def _wake(node: Computed[Any]) -> None:
+    if node.extra is not None and node.extra.waiters is not None:
+        waiters, node.extra.waiters = node.extra.waiters, None
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def _turn(node: Computed[Any], caller: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until the computation of `node` ended."""
+    ancestor = caller
+    while ancestor is not None:
+        if ancestor is node and node.state == COMPUTING:
+            raise ReentrantComputeError(
+                f"{node.describe()} is needed to compute itself: it was called, directly or through "
+                "other compute methods, by its own body. Break the circle, for example by moving "
+                "what both need into a compute method of its own."
+            )
+        ancestor = ancestor.parent
+    extra = node._with_extra()
+    if extra.waiters is None:
+        extra.waiters = []
+    waiter: asyncio.Future[None] = loop.create_future()
+    extra.waiters.append(waiter)
+    await waiter
