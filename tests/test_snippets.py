@@ -23,7 +23,7 @@ TIMEOUT = 30.0
 
 FENCE = re.compile(
     r"""
-    (?:^[ ]*<!--[ ]*not[ ]run:[ ]*(?P<reason>[^\n]*?)[ ]*-->[ ]*\n\s*?)?
+    (?:^[ ]*<!--[ ]*not[ ]run:[ ]*(?P<reason>[^\n]+?)[ ]*-->[ ]*\n\s*?)?
     ^(?P<indent>[ ]*)(?P<ticks>`{3,})[ ]*python\b[^\n]*\n
     (?P<code>.*?)
     ^(?P=indent)(?P=ticks)[ ]*$
@@ -69,24 +69,20 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def cases(*, skipped: bool) -> list[object]:
-    """The files with blocks to run, or one case for each block that is not run."""
-    found: list[object] = []
+def cases() -> Iterator[object]:
+    """The blocks of each file together, but one skipped case for each block that is not run."""
     for path in documents():
         name = str(path.relative_to(ROOT))
         blocks = list(snippets(path.read_text(encoding="utf-8")))
-        if skipped:
-            found += [
-                pytest.param(block.reason, id=f"{name}:{block.line}")
-                for block in blocks
-                if block.reason is not None
-            ]
-        elif running := [block for block in blocks if block.reason is None]:
-            found.append(pytest.param(path, running, id=name))
-    return found
+        if running := [block for block in blocks if block.reason is None]:
+            yield pytest.param(path, running, id=name)
+        for block in blocks:
+            if block.reason is not None:
+                skip = pytest.mark.skip(reason=block.reason)
+                yield pytest.param(path, [block], id=f"{name}:{block.line}", marks=skip)
 
 
-@pytest.mark.parametrize(("path", "blocks"), cases(skipped=False))
+@pytest.mark.parametrize(("path", "blocks"), cases())
 async def test_the_snippets_of_a_page_run(
     path: Path, blocks: list[Snippet], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -94,13 +90,6 @@ async def test_the_snippets_of_a_page_run(
     monkeypatch.chdir(tmp_path)
     async with asyncio.timeout(TIMEOUT):
         await run(str(path), blocks)
-
-
-@pytest.mark.parametrize("reason", cases(skipped=True))
-def test_a_snippet_that_is_not_run_says_why(reason: str) -> None:
-    """Counts the blocks that are left out."""
-    assert reason
-    pytest.skip(reason)
 
 
 MARKDOWN = """
