@@ -82,7 +82,7 @@ def cases() -> Iterator[object]:
                 yield pytest.param(path, [block], id=f"{name}:{block.line}", marks=skip)
 
 
-@pytest.mark.parametrize(("path", "blocks"), cases())
+@pytest.mark.parametrize(("path", "blocks"), list(cases()))
 async def test_the_snippets_of_a_page_run(
     path: Path, blocks: list[Snippet], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
