@@ -24,12 +24,10 @@ from .timers import Timer, TimerQueue
 __all__ = ["Clock", "LoopClock", "Timer", "current_clock", "set_clock", "use_clock"]
 
 _RESOLUTION = time.get_clock_info("monotonic").resolution
-"""Event loops may wake up early by this much (about 16 ms on Windows), and a timer must not wait
-another round for it."""
+"""Event loops may wake up early by this much (about 16 ms on Windows)."""
 
 _LONGEST_NAP = 86_400.0
-"""Not every event loop takes arbitrarily long delays; waking up once a day for nothing costs
-nothing."""
+"""Not every event loop takes arbitrarily long delays, and waking up once a day is cheap."""
 
 
 class Clock(ABC):
@@ -51,7 +49,7 @@ class Clock(ABC):
 
         Args:
             delay: seconds from now; zero or less means as soon as the event loop gets to it,
-            `math.inf` means never.
+                `math.inf` means never.
             callback: called without arguments.
 
         Returns:
@@ -62,8 +60,11 @@ class Clock(ABC):
         """
 
     def attach(self) -> None:
-        """Make sure that timers fire on the running event loop, if one runs; does nothing on clocks
-        that need no loop."""
+        """Make sure that timers fire on the running event loop, if one runs.
+
+        Does nothing on clocks that need no loop.
+        """
+        return
 
     async def sleep(self, delay: float) -> None:
         """Wait for `delay` seconds of this clock; zero or less lets other tasks run once.
@@ -97,8 +98,9 @@ class LoopClock(Clock):
     No loop needs to run when a timer is made: it waits until the clock is attached to one.
     `call_later` and `sleep` attach by themselves to a running loop; `attach()` does it for code
     that only relies on timers made earlier. When the running loop is another one than before, all
-    pending timers move to it. Neither a loop that was closed nor one that was forgotten is kept
-    alive. Two loops that run in two threads need a clock each, and cannot share `current_clock()`.
+    pending timers move to it. The clock keeps no loop alive, though what a pending callback refers
+    to stays, as ever. Two loops that run in two threads need a clock each, and cannot share
+    `current_clock()`.
 
     In a forked child process the clock starts empty: timers of the parent do not fire there.
     """
@@ -115,9 +117,11 @@ class LoopClock(Clock):
         _loop_clocks.add(self)
 
     def now(self) -> float:
+        """Seconds of `time.monotonic()`."""
         return time.monotonic()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Run a callback later, once; see `Clock.call_later`."""
         timer = self._timers.add(time.monotonic() + max(delay, 0.0), callback)
         self.attach()
         if timer.due < self._armed_until:
@@ -194,8 +198,7 @@ _current: Clock | None = None
 
 
 def current_clock() -> Clock:
-    """The clock in use: the one set last by `set_clock`, or else a `LoopClock` made by the first
-    call."""
+    """The clock in use: the one set by `set_clock`, or else one `LoopClock` for all."""
     global _current
     if _current is None:
         _current = LoopClock()

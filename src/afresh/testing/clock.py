@@ -7,8 +7,9 @@ Drives everything in afresh that waits: delays, keep-alive, timed invalidation. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from afresh.errors import InvalidStateError
 from afresh.primitives.clock import Clock, Timer
@@ -51,15 +52,16 @@ class FakeClock(Clock):
         self._advancing = False
 
     def now(self) -> float:
+        """Seconds: where the clock started, plus all advances."""
         return self._now
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Run a callback once the clock has advanced by `delay`; see `Clock.call_later`."""
         return self._timers.add(self._now + max(delay, 0.0), callback)
 
     @property
     def timers(self) -> int:
-        """How many timers are pending; zero at the end of a test means that nothing was left
-        behind."""
+        """How many timers are pending; 0 at the end of a test shows that none was left behind."""
         return len(self._timers)
 
     async def advance(self, seconds: float) -> None:
@@ -76,18 +78,18 @@ class FakeClock(Clock):
             ValueError: `seconds` is negative, infinite or not a number.
             InvalidStateError: another `advance` runs, or tasks or timers never come to rest.
         """
-        steps = self._steps(seconds)
-        await self.settle()
-        for _ in steps:
-            await self.settle()
+        with contextlib.closing(self._moments(seconds)) as moments:
+            for _ in moments:
+                await self.settle()
 
     def advance_sync(self, seconds: float) -> None:
         """Let time pass for timers alone: tasks get no turn until the caller awaits something.
 
         For code that uses no tasks. Takes and raises the same as `advance`.
         """
-        for _ in self._steps(seconds):
-            pass
+        with contextlib.closing(self._moments(seconds)) as moments:
+            for _ in moments:
+                pass
 
     async def settle(self) -> None:
         """Let other tasks run until all of them wait for something else than their turn.
@@ -116,24 +118,22 @@ class FakeClock(Clock):
                 "or for an event, or pass a higher limit to FakeClock."
             )
 
-    def _steps(self, seconds: float) -> Iterator[None]:
-        """Move through the moments at which timers are due; the caller does what it likes at
-        each."""
+    def _moments(self, seconds: float) -> Generator[None, None, None]:
+        """Stop once before time moves, then after each moment at which timers fired."""
         if not 0 <= seconds < math.inf:
             raise ValueError(
                 f"Time cannot move by {seconds} seconds; pass a finite number, 0 or more."
             )
-        return self._move_to(self._now + seconds)
-
-    def _move_to(self, end: float) -> Iterator[None]:
         if self._advancing:
             raise InvalidStateError(
                 "The clock is being advanced already; await that call first, and do not advance "
                 "from timer callbacks."
             )
         self._advancing = True
+        end = self._now + seconds
+        turns_at_one_time = 0
         try:
-            turns_at_one_time = 0
+            yield
             while (due := self._timers.next_due()) <= end + _ROUNDING:
                 moment = max(self._now, min(due, end))
                 turns_at_one_time = turns_at_one_time + 1 if moment == self._now else 0
