@@ -1,0 +1,1 @@
+"""Values that change, values that follow them, and how fast they do."""
