@@ -7,12 +7,11 @@ Fixtures of one area live in the conftest of its folder; fixtures for users of a
 import importlib.util
 import os
 import shutil
-import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-import afresh  # noqa: F401  # loads the kernel that this run is about
+from afresh.graph._kernel import COMPILED
 
 BROWSER_MISSING = (
     "Chromium is not installed; on Debian: apt-get install --no-install-recommends chromium, "
@@ -34,18 +33,12 @@ else:
     settings.load_profile("ci" if os.environ.get("CI") else "ordinary")
 
 
-def compiled_kernel_in_use() -> bool:
-    """Whether the C extension serves this run."""
-    return "afresh.graph._speedups" in sys.modules
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Refuse to run with another kernel than the one that was meant."""
-    del config
-    if os.environ.get("AFRESH_PURE") == "1":
-        if compiled_kernel_in_use():
-            raise pytest.UsageError("AFRESH_PURE=1 is set, and still the C extension was loaded.")
-    elif not compiled_kernel_in_use() and importlib.util.find_spec("afresh.graph._speedups"):
+    if os.environ.get("AFRESH_PURE", "") not in {"", "0"}:
+        if COMPILED:
+            raise pytest.UsageError("AFRESH_PURE is set, and still the C extension was loaded.")
+    elif not COMPILED and importlib.util.find_spec("afresh.graph._speedups"):
         raise pytest.UsageError(
             "The C extension is built but was not used. Import afresh.graph._speedups to see why."
         )
@@ -53,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     """Say at the top of the report which kernel the tests ran with."""
-    return f"afresh kernel: {'C extension' if compiled_kernel_in_use() else 'pure Python'}"
+    return f"afresh kernel: {'C extension' if COMPILED else 'pure Python'}"
 
 
 @pytest.fixture(scope="session")
