@@ -31,7 +31,7 @@ from .computed import Computed
 from .options import ComputedOptions
 from .scopes import Isolated
 
-__all__ = ["Producer", "produce"]
+__all__ = ["Producer", "produce", "settle"]
 
 _log = logging.getLogger("afresh.graph")
 
@@ -221,6 +221,17 @@ async def produce(
     if caller is not None:
         caller._use(node)
     return node if want_node else node.value
+
+
+def settle(producer: Producer, value: Any, error: BaseException | None = None) -> Computed[Any]:
+    """Return a result for a producer without arguments that is there at once, nothing computed.
+
+    The producer's `forget` is called when it goes stale.
+    """
+    computed: Computed[Any] = Computed(producer, (), (), None, producer.node_flags)
+    computed._with_extra()
+    computed._finish(value, error, True)
+    return computed
 
 
 def _finished(producer: Any, node: Computed[Any]) -> None:

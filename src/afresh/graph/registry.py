@@ -17,7 +17,7 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from afresh.primitives.clock import Timer, current_clock
@@ -96,7 +96,7 @@ class Cohort:
         for producer in list(self.producers):
             entries = producer.entries
             for key in list(entries):
-                _drop(entries, key, self.threshold)
+                _drop(entries, key, self.threshold, _threshold_of)
                 seen += 1
                 if seen % SLICE == 0:
                     yield
@@ -119,30 +119,39 @@ _UNHELD = _references({0: object()}, 0)
 """The reference count, seen from a function like `_drop`, of what only one dictionary holds."""
 
 
-def _drop(entries: dict[Any, Any], key: Any, threshold: float) -> int:
-    """Drop the result for `key`, and what only that held, if unused since `threshold`."""
-    node = entries.get(key)
-    if node is None or node.used > threshold or sys.getrefcount(node) > _UNHELD:
-        return 0
-    if node.extra is not None and not _can_go(node.extra):
-        return 0
-    del entries[key]
-    freed = [(dependency.keeper.entries, dependency.key) for dependency in node.dependencies]
-    del node
-    dropped = 1
-    while freed:
-        entries, key = freed.pop()
+def _drop(
+    entries: dict[Any, Any],
+    key: Any,
+    threshold: float,
+    threshold_of: Callable[[Any], float] | None = None,
+) -> int:
+    """Drop a result if nobody holds it and it was not used since `threshold`; returns how many.
+
+    Then the results that only it held are looked at in the same way, with a threshold of their own
+    if `threshold_of` is given: a long chain that nobody needs goes at once, not link by link.
+    """
+    dropped = 0
+    freed: list[tuple[dict[Any, Any], Any]] = []
+    while True:
         node = entries.get(key)
-        if node is None or sys.getrefcount(node) > _UNHELD:
-            continue
-        if node.used > _threshold_of(node, threshold):
-            continue
-        if node.extra is not None and not _can_go(node.extra):
-            continue
-        del entries[key]
-        freed += [(dependency.keeper.entries, dependency.key) for dependency in node.dependencies]
-        dropped += 1
-    return dropped
+        if (
+            node is not None
+            and node.used <= threshold
+            and sys.getrefcount(node) <= _UNHELD
+            and (node.extra is None or _can_go(node.extra))
+        ):
+            del entries[key]
+            dropped += 1
+            for dependency in node.dependencies:
+                freed.append((dependency.keeper.entries, dependency.key))
+                del dependency
+        if not freed:
+            return dropped
+        entries, key = freed.pop()
+        if threshold_of is not None:
+            node = entries.get(key)
+            threshold = threshold_of(node) if node is not None else 0
+        del node
 
 
 def _can_go(extra: Any) -> bool:
@@ -153,9 +162,9 @@ def _can_go(extra: Any) -> bool:
     return True
 
 
-def _threshold_of(node: Any, threshold: float) -> float:
+def _threshold_of(node: Any) -> float:
     cohort = _cohorts.get(node.keeper.options.keep_alive)
-    return threshold if cohort is None else cohort.threshold
+    return cohort.threshold if cohort is not None else -1
 
 
 def _emptied(producer: Producer) -> None:
