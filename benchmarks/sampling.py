@@ -4,7 +4,7 @@ import gc
 import os
 import types
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 Timed = Callable[[int], Awaitable[float]]
@@ -25,11 +25,13 @@ class Sampler:
         run: the loop to time.
         count: operations in a loop; ``None`` lets ``calibrated`` choose.
         loops: loops in a sample.
+        every: a sample is taken in each so-many-th round only, where setting up takes long.
     """
 
     run: Timed
     count: int | None = None
     loops: int = LOOPS_PER_SAMPLE
+    every: int = 1
 
 
 async def calibrated(sampler: Sampler, seconds: float) -> Sampler:
@@ -41,7 +43,7 @@ async def calibrated(sampler: Sampler, seconds: float) -> Sampler:
     while True:
         elapsed = await sampler.run(count)
         if elapsed >= seconds / 4 or count >= 1_000_000:
-            return Sampler(sampler.run, max(8, int(count * seconds / elapsed)), sampler.loops)
+            return replace(sampler, count=max(8, int(count * seconds / elapsed)))
         count *= 4
 
 

@@ -2,7 +2,7 @@
 the name of one measurement.
 
 Bytes are those that Python's allocators hand out (``tracemalloc`` counts Python's and the
-extension's alike). The int key is part of a node's bytes, its value (``None``) is not. The resident
+extension's alike). The int key is part of a node's bytes, its value (``True``) is not. The resident
 size is what the system says after the freed pages went back to it.
 """
 
@@ -22,17 +22,18 @@ FIRST_KEY = 1_000_000
 """Keys start here: small ints exist anyway and would cost nothing."""
 
 
-class Nothing(ComputeService):
-    """Compute methods whose values weigh nothing."""
+class Weightless(ComputeService):
+    """Compute methods whose value, ``True``, weighs nothing."""
 
     @compute_method
-    async def get(self, key: int) -> None:
-        return None
+    async def get(self, key: int) -> bool:
+        return True
 
     @compute_method
-    async def using(self, key: int, sources: int) -> None:
+    async def using(self, key: int, sources: int) -> bool:
         for source in range(sources):
             await self.get(FIRST_KEY + source)
+        return True
 
 
 def _traced() -> int:
@@ -42,7 +43,7 @@ def _traced() -> int:
 
 async def bytes_a_node(nodes: int = 100_000) -> dict[str, float]:
     """Bytes for a cached result of ``get(int)``, kept by the cache alone."""
-    service = Nothing()
+    service = Weightless()
     await service.get(0)
     tracemalloc.start()
     before = _traced()
@@ -54,7 +55,7 @@ async def bytes_a_node(nodes: int = 100_000) -> dict[str, float]:
 async def bytes_an_edge(nodes: int = 20_000, sources: int = 10) -> dict[str, float]:
     """Bytes for an edge: nodes that use ten others each, less the same nodes that use none."""
     totals = []
-    service = Nothing()
+    service = Weightless()
     for source in range(sources):
         await service.get(FIRST_KEY + source)
     tracemalloc.start()
@@ -94,7 +95,7 @@ async def dropped(nodes: int = 1_000_000) -> dict[str, float]:
     """
 
     async def fill(count: int) -> float:
-        service = Nothing()
+        service = Weightless()
         for key in range(FIRST_KEY, FIRST_KEY + count):
             await service.get(key)
         return _resident()
@@ -116,8 +117,8 @@ async def peer_node(nodes: int = 100_000) -> dict[str, float]:
 
     class Service:
         @alru_cache(maxsize=None)
-        async def get(self, key: int) -> None:
-            return None
+        async def get(self, key: int) -> bool:
+            return True
 
     service = Service()
     await service.get(0)
