@@ -131,7 +131,7 @@ class Node:
         """The arguments to compute this result again with."""
         if self._args is not None:
             return self._args
-        return (self.key,) if self.keeper.arity == 1 else self.key  # type: ignore[no-any-return]
+        return (self.key,) if self.keeper.arity == 1 else self.key
 
     # A call that finds its result returns the node itself: it is its own, finished, coroutine.
 
@@ -139,7 +139,7 @@ class Node:
         if self._error is not None or self.state == COMPUTING:
             self._raise()
         return self._value
-        yield  # makes this a generator function
+        yield  # type: ignore[unreachable]  # makes this a generator function
 
     def send(self, value: None) -> None:
         """Step the finished coroutine that a result is."""

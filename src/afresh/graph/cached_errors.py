@@ -8,9 +8,8 @@ without writing over each other's tracebacks; so what is stored, and what is rai
 from __future__ import annotations
 
 import copy
-import os
 import types
-from typing import Any
+from pathlib import Path
 
 __all__ = ["fresh_copy", "without_traceback"]
 
@@ -30,7 +29,7 @@ def without_traceback(error: BaseException, what: str) -> BaseException:
         code = place.tb_frame.f_code
         stored.add_note(
             f"cached as the result of {what}; first raised in {code.co_name} "
-            f"at {os.path.basename(code.co_filename)}:{place.tb_lineno}"
+            f"at {Path(code.co_filename).name}:{place.tb_lineno}"
         )
     return stored
 
@@ -54,7 +53,7 @@ def _copy(error: BaseException) -> BaseException | None:
     try:
         if isinstance(kind.__init__, types.FunctionType):
             # A constructor written in Python may take anything; the state it left is what counts.
-            clone: Any = kind.__new__(kind, *error.args)
+            clone = kind.__new__(kind, *error.args)
             clone.__dict__.update(error.__dict__)
             clone.args = error.args
         else:
@@ -66,4 +65,4 @@ def _copy(error: BaseException) -> BaseException | None:
     notes = error.__dict__.get("__notes__")
     if notes is not None:
         clone.__notes__ = list(notes)
-    return clone  # type: ignore[no-any-return]
+    return clone

@@ -7,9 +7,9 @@ invalidation brought this one about. By default each node records where the inva
 from __future__ import annotations
 
 import enum
-import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Place:
 
     def __str__(self) -> str:
         name = getattr(self.code, "co_qualname", self.code.co_name)
-        return f"{name} @ {os.path.basename(self.code.co_filename)}:{self.line}"
+        return f"{name} @ {Path(self.code.co_filename).name}:{self.line}"
 
     def __repr__(self) -> str:
         return f"<Place {self}>"
@@ -94,7 +94,7 @@ def track_causes(how: Tracking) -> Tracking:
 
 
 def here(depth: int = 1) -> Any:
-    """Return the cause for an invalidation that began `depth` callers above the calling function."""
+    """Return the cause of an invalidation that began `depth` callers above the calling function."""
     if _tracking is Tracking.NONE:
         return UNKNOWN
     frame = sys._getframe(depth + 1)
@@ -124,9 +124,7 @@ class InvalidationCause:
     @property
     def origin(self) -> Computed[Any] | Place | str:
         """The last link of the chain: where it all began."""
-        last: Any = UNKNOWN
-        for last in self:  # noqa: B007 - the last one is what we are after
-            pass
+        *_, last = (UNKNOWN, *self)
         return last
 
     def describe_chain(self) -> str:

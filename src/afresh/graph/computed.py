@@ -29,8 +29,10 @@ from ._context import (
 )
 from ._kernel import Node, invalidate
 from .cached_errors import fresh_copy
+from .synchronizer import current_synchronizer
 
 if TYPE_CHECKING:
+    from .consolidation import Consolidation
     from .options import ComputedOptions
     from .producer import Producer
 
@@ -63,7 +65,7 @@ class Extra:
         self.handlers: dict[Callable[[Any], object], None] | None = None
         self.timer: Timer | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
-        self.consolidation: Any = None
+        self.consolidation: Consolidation | None = None
 
     @property
     def is_watched(self) -> bool:
@@ -183,6 +185,13 @@ class Computed(Node, Generic[T_co]):
             return None
         return causes.InvalidationCause(self.cause if self.cause is not None else causes.UNKNOWN)
 
+    @property
+    def consolidation(self) -> Consolidation | None:
+        """For a result of a consolidating method: the hidden source, and the comparison under
+        way.
+        """
+        return None if self.extra is None else self.extra.consolidation
+
     def describe(self) -> str:
         """What it is a result of, with the arguments: "Orders.for_user('u1')"."""
         return self.keeper.describe(self)
@@ -297,6 +306,20 @@ class Computed(Node, Generic[T_co]):
         finally:
             remove()
 
+    # -- being confirmed
+
+    def is_synchronized(self) -> bool:
+        """Whether the synchronizer in force takes the result for confirmed."""
+        return current_synchronizer().is_synchronized(self)
+
+    async def when_synchronized(self) -> None:
+        """Return when the synchronizer in force takes the result for confirmed."""
+        await current_synchronizer().when_synchronized(self)
+
+    async def synchronize(self) -> Computed[T_co]:
+        """Return a confirmed result: this one or, if it went stale meanwhile, its successor."""
+        return await current_synchronizer().synchronize(self)
+
     # -- following
 
     async def changes(
@@ -342,7 +365,8 @@ class Computed(Node, Generic[T_co]):
         delayer: UpdateDelayer | float = NEXT_TICK,
     ) -> Computed[T_co]:
         """Return the first fresh result whose value (None on failure) and error satisfy
-        `predicate`."""
+        `predicate`.
+        """
         return await self._when(lambda computed: predicate(*computed), delayer)
 
     async def _when(

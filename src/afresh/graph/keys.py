@@ -23,6 +23,11 @@ _TYPED = object()
 _LOOK_ALIKES = (str, bytes, Number, tuple, frozenset, Decimal)
 """Types whose instances may equal instances of another type."""
 
+_STARS: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
 _EXACT = frozenset({str, bytes, int, type(None)})
 
 
@@ -44,7 +49,7 @@ def canonical(value: Any) -> Hashable:
         items = map(canonical, value)
         return (_TYPED, kind, tuple(items) if issubclass(kind, tuple) else frozenset(items))
     if isinstance(value, (float, complex, Decimal)):
-        if value != value:
+        if value != value:  # noqa: PLR0124 - the one test for a NaN that all three types have
             return (_TYPED, kind, "nan")  # a NaN must find its own entry again
         if isinstance(value, float):
             return (_TYPED, kind, value, math.copysign(1.0, value))
@@ -92,7 +97,8 @@ class Parameters:
 
     def spread(self, body: Callable[..., Any]) -> Callable[..., Any]:
         """Return what calls `body` when given one argument for each parameter, as `bind` lines
-        them up."""
+        them up.
+        """
         if self.is_simple:
             return body
         call: Callable[..., Any] = self._spread(body)
@@ -103,8 +109,7 @@ def _handed_on(parameter: inspect.Parameter) -> str:
     name = parameter.name
     if parameter.kind is parameter.KEYWORD_ONLY:
         return f"{name}={name}"
-    star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
-    return star.get(parameter.kind, "") + name
+    return _STARS.get(parameter.kind, "") + name
 
 
 def _declarations(listed: list[inspect.Parameter]) -> list[str]:
@@ -119,9 +124,8 @@ def _declarations(listed: list[inspect.Parameter]) -> list[str]:
             parameter.VAR_POSITIONAL,
         }:
             declarations.append("*")
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(kind, "")
         default = "" if parameter.default is parameter.empty else f"=_defaults[{index}]"
-        declarations.append(f"{star}{parameter.name}{default}")
+        declarations.append(f"{_STARS.get(kind, '')}{parameter.name}{default}")
     if listed and listed[-1].kind is inspect.Parameter.POSITIONAL_ONLY:
         declarations.append("/")
     return declarations

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import types
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from afresh.errors import DefinitionError
 
@@ -74,9 +74,7 @@ class Definition:
         names = self.parameters.names
         self._kept = tuple(i for i, name in enumerate(names) if name not in ignored)
         self.plain_keys = (
-            self.make_key is None
-            and len(self._kept) == len(names)
-            and self.parameters.is_simple
+            self.make_key is None and len(self._kept) == len(names) and self.parameters.is_simple
         )
         """Whether the arguments themselves are the key, as long as their types allow it."""
         self.plain_types: set[type] = {type(None), bytes}
@@ -104,7 +102,7 @@ class Definition:
     def lineage(self) -> list[Definition]:
         """This definition, then those that it overrides, nearest first."""
         found = [self]
-        for base in (self.owner.__mro__[1:] if self.owner is not None else ()):
+        for base in self.owner.__mro__[1:] if self.owner is not None else ():
             attribute = vars(base).get(self.name)
             if isinstance(attribute, _kernel.Method):
                 found.append(attribute.definition)
@@ -136,7 +134,8 @@ class Definition:
 
     def table_of(self, instance: Any) -> Table | None:
         """The results of this method for `instance`; None where a subclass overrides the method, so
-        that only ``super()`` can have led here."""
+        that only ``super()`` can have led here.
+        """
         attributes = instance.__dict__
         tables = attributes.get(_TABLES)
         if tables is None:
@@ -151,7 +150,9 @@ class Definition:
                     return None
                 break
         if tables and next(iter(tables.values())).instance is not instance:
-            tables = attributes[_TABLES] = {}  # the instance is a copy, and came with the original's
+            tables = attributes[
+                _TABLES
+            ] = {}  # the instance is a copy, and came with the original's
         table = tables[self] = make_table(self, instance)
         return table
 
@@ -222,7 +223,9 @@ def _check_function(function: Any, name: str) -> None:
             "Return a tuple instead of yielding."
         )
     if not inspect.iscoroutinefunction(function):
-        raise DefinitionError(f"{name} must be declared with 'async def' to be computed and cached.")
+        raise DefinitionError(
+            f"{name} must be declared with 'async def' to be computed and cached."
+        )
     if "return" in function.__annotations__ and function.__annotations__["return"] in {
         None,
         "None",
@@ -274,6 +277,8 @@ class Table(Producer):
     """The results of one compute method for one instance (or of one compute function)."""
 
     __slots__ = ("bound", "definition")
+
+    bound: BoundComputeMethod[Any, Any]
 
     def __init__(self, definition: Definition, instance: Any, options: ComputedOptions) -> None:
         function: Any = definition.function
@@ -398,7 +403,9 @@ if TYPE_CHECKING:
         @overload
         def __get__(self, instance: None, owner: type) -> ComputeMethod[P, T]: ...
         @overload
-        def __get__(self, instance: object, owner: type | None = None) -> BoundComputeMethod[P, T]: ...
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> BoundComputeMethod[P, T]: ...
         def __get__(self, instance: object | None, owner: type | None = None) -> Any: ...
 
         def __call__(
@@ -479,7 +486,7 @@ def compute_method(
     key: Callable[..., Any] | None = None,
     ignore: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[Concatenate[S, P], Awaitable[T]]], ComputeMethod[P, T]]: ...
-def compute_method(function: Any = None, /, **options: Any) -> Any:
+def compute_method(function: Any = None, /, **options: Any) -> Any:  # noqa: D417
     """Make an async method a compute method: its results are cached, and know what they came from.
 
     Times are seconds; `math.inf` means never; what is not given comes from the method that this one
@@ -547,8 +554,6 @@ def compute_function(function: Any = None, /, **options: Any) -> Any:
 
     def decorate(body: Any) -> BoundComputeMethod[Any, Any]:
         definition = Definition(body, options, is_method=False)
-        return cast("BoundComputeMethod[Any, Any]", make_table(definition, None).bound)
+        return make_table(definition, None).bound
 
     return decorate if function is None else decorate(function)
-
-

@@ -74,7 +74,9 @@ class ComputedOptions:
                 )
         if self.equals is not None:
             if not callable(self.equals):
-                raise DefinitionError(f"equals={self.equals!r}: a function of two values is needed.")
+                raise DefinitionError(
+                    f"equals={self.equals!r}: a function of two values is needed."
+                )
             if self.consolidate == math.inf:
                 raise DefinitionError(
                     "equals= compares results that are consolidated, and nothing is without a "

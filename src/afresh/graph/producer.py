@@ -18,7 +18,7 @@ import logging
 import weakref
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afresh.errors import ReentrantComputeError
 from afresh.primitives.clock import current_clock
@@ -30,6 +30,9 @@ from .cached_errors import without_traceback
 from .computed import Computed
 from .options import ComputedOptions
 from .scopes import Isolated
+
+if TYPE_CHECKING:
+    from .synchronizer import Synchronization
 
 __all__ = ["Producer", "produce", "settle"]
 
@@ -105,6 +108,12 @@ class Producer(Keeper):
         """Called when a result with handlers or a timer goes stale: take it out of `entries`."""
         if self.entries.get(computed.key) is computed:
             del self.entries[computed.key]
+
+    def synchronization(self, computed: Computed[Any]) -> Synchronization | None:
+        """How to tell whether `computed` is confirmed; None if that depends on what it was computed
+        from.
+        """
+        return None
 
     def existing(self, key: Any) -> Computed[Any] | None:
         """The result for `key` that is there or being computed."""
@@ -267,9 +276,9 @@ async def _turn(node: Computed[Any], caller: Any, loop: asyncio.AbstractEventLoo
     while ancestor is not None:
         if ancestor is node and node.state == COMPUTING:
             raise ReentrantComputeError(
-                f"{node.describe()} is needed to compute itself: it was called, directly or through "
-                "other compute methods, by its own body. Break the circle, for example by moving "
-                "what both need into a compute method of its own."
+                f"{node.describe()} is needed to compute itself: it was called, directly or "
+                "through other compute methods, by its own body. Break the circle, for example by "
+                "moving what both need into a compute method of its own."
             )
         ancestor = ancestor.parent
     extra = node._with_extra()

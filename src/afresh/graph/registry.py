@@ -223,7 +223,7 @@ def _make_room() -> int:
         count -= _evict(excess + _budget // 8)
         if count > _budget:
             _log.warning(
-                "%d results are held, more than the node budget of %d: nothing more can be dropped.",
+                "%d results are held, over the node budget of %d, so none of them can be dropped.",
                 count,
                 _budget,
             )

@@ -77,9 +77,7 @@ class ComputedState(State[T]):
         self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
         self.is_started = False
         self.is_closed = False
-        super().__init__(
-            lambda: function(), options=options, category=category, configure=configure
-        )
+        super().__init__(function, options=options, category=category, configure=configure)
         computed: Computed[T] = settle(self._producer, initial)
         self._snapshot = Snapshot(computed)
         if start:

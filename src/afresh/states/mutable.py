@@ -52,9 +52,7 @@ class MutableState(State[T]):
         category: str | None = None,
         configure: Callable[[Any], object] | None = None,
     ) -> None:
-        super().__init__(
-            self._present, options=options, category=category, configure=configure
-        )
+        super().__init__(self._present, options=options, category=category, configure=configure)
         self._next: Result[T] = Result.ok(value)
         self._snapshot = Snapshot(self._settled())
 
@@ -65,10 +63,9 @@ class MutableState(State[T]):
             Exception: the state was set to an error.
             InvalidStateError: inside a scope in which nothing is computed.
         """
-        context = current.get()
         computed = self._snapshot.computed
-        if context is not None:
-            computed.use(allow_inconsistent=True)
+        if current.get() is not None:
+            _ = computed.use(allow_inconsistent=True)
         return computed.value
 
     def set(self, value: T) -> None:
@@ -84,7 +81,8 @@ class MutableState(State[T]):
 
     def set_error(self, error: Exception) -> None:
         """Set an error, which `value` and `use()` raise. Setting the same object again changes
-        nothing."""
+        nothing.
+        """
         if self._next.error is not error:
             self._set(Result.err(error))
 
@@ -97,6 +95,11 @@ class MutableState(State[T]):
                 state is left as it was.
         """
         self._set(Result.ok(function(self._next.value)))
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Always: a variable has no better value to wait for."""
+        return True
 
     def _set(self, result: Result[T]) -> None:
         self._next = result

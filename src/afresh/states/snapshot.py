@@ -121,5 +121,3 @@ class Snapshot(Generic[T_co]):
             f"<Snapshot #{self.update_count} of {self.computed!r}: "
             f"{self.error_count} errors, {self.retry_count} in a row>"
         )
-
-

@@ -13,6 +13,7 @@ from afresh.graph.causes import STATE_CLOSED
 from afresh.graph.computed import Computed
 from afresh.graph.options import ComputedOptions
 from afresh.graph.producer import Producer
+from afresh.graph.synchronizer import Synchronization
 from afresh.primitives.handlers import Handlers
 
 from .snapshot import Snapshot
@@ -56,6 +57,9 @@ class StateProducer(Producer):
     def published(self, computed: Computed[Any]) -> None:
         self.state._publish(computed)
 
+    def synchronization(self, computed: Computed[Any]) -> Synchronization:
+        return self.state._synchronization
+
     def forget(self, computed: Computed[Any]) -> None:
         super().forget(computed)
         self.state._forget(computed)
@@ -89,6 +93,7 @@ class State(ABC, Generic[T]):
         self._producer = StateProducer(self, body, options)
         self._handlers: Handlers[tuple[Any, StateEvent]] = Handlers(_log)
         self._announced = 0
+        self._synchronization = Synchronization(lambda: self.is_confirmed, self.when_ready)
         self._snapshot: Snapshot[T]
         if configure is not None:
             configure(self)
@@ -134,6 +139,11 @@ class State(ABC, Generic[T]):
     def is_initial(self) -> bool:
         """Whether nothing was computed or set yet."""
         return self._snapshot.is_initial
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the latest result is more than an initial value; see `afresh.Synchronizer`."""
+        return not self.is_initial
 
     @property
     def options(self) -> ComputedOptions:

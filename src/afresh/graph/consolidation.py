@@ -1,0 +1,162 @@
+"""Consolidation: when a result goes stale, see first whether the new one differs.
+
+A consolidating compute method keeps two results for each call. The *source* is the ordinary one; it
+is hidden, and what is invalidated. The *target* is what callers get and depend on. When the source
+goes stale it is computed anew after a delay; an equal result becomes the target's new source, and
+nobody is told. Otherwise, or when anything fails, the target goes stale too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from afresh.primitives.clock import current_clock
+from afresh.primitives.tasks import start_background
+
+from . import _kernel, causes
+from ._context import CONSISTENT, current
+from .computed import Computed
+from .method import Table
+from .options import CancellationReprocessing, ComputedOptions
+from .producer import produce
+from .scopes import Isolated
+
+if TYPE_CHECKING:
+    from .method import Definition
+
+__all__ = ["ConsolidatingTable", "Consolidation"]
+
+
+class Consolidation:
+    """What ties a target to its source: ``computed.consolidation``.
+
+    Attributes:
+        source: the hidden result that the target shows.
+        task: the comparison under way, or None.
+    """
+
+    __slots__ = ("_target", "source", "task")
+
+    is_weak = True  # as a handler of the source: that alone keeps no result in memory
+
+    def __init__(self, source: Computed[Any]) -> None:
+        self.source = source
+        self.task: asyncio.Task[None] | None = None
+        self._target: Callable[[], Computed[Any] | None] = lambda: None
+
+    def follow(self, target: Computed[Any]) -> None:
+        """Wait for the source to go stale."""
+        self._target = weakref.ref(target)
+        if self.source.state == CONSISTENT:
+            self.source.on_invalidated(self)
+        else:
+            _kernel.invalidate(target, self.source.cause, True)
+
+    def __call__(self, source: Computed[Any]) -> None:
+        target = self._target()
+        if target is None or target.state != CONSISTENT or source is not self.source:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._tell(target)  # nothing can be compared without an event loop
+            return
+        self.task = start_background(
+            lambda: self._compare(target), name=f"consolidation of {target.describe()}"
+        )
+
+    async def _compare(self, target: Computed[Any]) -> None:
+        options: ComputedOptions = target.options
+        try:
+            if options.consolidate > 0:
+                await current_clock().sleep(options.consolidate)
+            source = await self.source.update()
+            is_same = _equal(target, source, options.equals)
+        except BaseException:
+            self._tell(target)
+            raise
+        if not is_same:
+            self._tell(target)
+            return
+        self.source = source
+        self.task = None
+        self.follow(target)
+
+    def _tell(self, target: Computed[Any]) -> None:
+        cause = self.source if causes.tracking() is causes.Tracking.CHAIN else self.source.cause
+        _kernel.invalidate(target, cause, True)
+
+
+def _equal(
+    old: Computed[Any], new: Computed[Any], equals: Callable[[Any, Any], bool] | None
+) -> bool:
+    if old.error is not None or new.error is not None:
+        return type(old.error) is type(new.error) and str(old.error) == str(new.error)
+    if equals is not None:
+        return bool(equals(old.value, new.value))
+    return bool(old.value == new.value)
+
+
+class ConsolidatingTable(Table):
+    """The targets of a consolidating compute method, with a table of their sources behind."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, definition: Definition, instance: Any, options: ComputedOptions) -> None:
+        self.source = _SourceTable(
+            definition,
+            instance,
+            dataclasses.replace(options, consolidate=math.inf, equals=None, keep_alive=0.0),
+        )
+        super().__init__(
+            definition,
+            instance,
+            dataclasses.replace(
+                options,
+                invalidation_delay=0.0,
+                auto_invalidate=math.inf,
+                transient_error_delay=math.inf,
+                error_delay=math.inf,
+                reprocessing=CancellationReprocessing(retries=0),
+            ),
+        )
+        self.body = self._show_source
+        self.is_observed = True
+
+    async def _show_source(self, *args: Any) -> Any:
+        target: Computed[Any] = current.get()
+        source = await produce(self.source, target.key, args, Isolated(), True)
+        target._with_extra().consolidation = Consolidation(source)
+        return source.value
+
+    def published(self, computed: Computed[Any]) -> None:
+        extra = computed.extra
+        if extra is not None and extra.consolidation is not None:
+            extra.consolidation.follow(computed)
+
+    def expire(self, computed: Computed[Any]) -> None:
+        """Targets go stale with their sources only; an error of their own has none."""
+        if computed.extra is None or computed.extra.consolidation is None:
+            super().expire(computed)
+
+    def invalidate_existing(self, computed: Computed[Any], cause: Any) -> None:
+        extra = computed.extra
+        if extra is None or extra.consolidation is None:
+            super().invalidate_existing(computed, cause)
+        else:
+            _kernel.invalidate(extra.consolidation.source, cause)
+
+
+class _SourceTable(Table):
+    """The sources: ordinary results that no call returns."""
+
+    __slots__ = ()
+
+    @property
+    def category(self) -> str:
+        return f"~{super().category}"
