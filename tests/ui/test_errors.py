@@ -1,0 +1,155 @@
+"""When a computation fails, the last good content stays and the visitor is told."""
+
+import pytest
+from nicegui import Client, ui
+
+from afresh.ui.nicegui import LiveElement, live, live_label
+
+from .conftest import Numbers, Visit, sees, until
+
+
+def elements(client: Client | None) -> int:
+    assert client is not None
+    return len(client.elements)
+
+
+async def test_the_last_good_content_stays_under_a_banner_until_it_works_again(
+    visit: Visit, numbers: Numbers
+) -> None:
+    @live
+    async def body() -> None:
+        ui.label("first")
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "first", "0")
+        before = elements(user.client)
+        numbers.break_down()
+        banner = ("Could not update: the database is away", "Try again")
+        await sees(user, *banner, "first", "0")
+        numbers.values["a"] = 1
+        numbers.break_down(False)
+        await sees(user, "first", "1")
+        assert elements(user.client) == before
+
+
+async def test_what_a_failing_run_had_built_is_dropped(visit: Visit, numbers: Numbers) -> None:
+    @live
+    async def body() -> None:
+        with ui.card():
+            ui.label("half")
+            ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "half", "0")
+        numbers.break_down()
+        await user.should_see("Could not update")
+        with_banner = elements(user.client)
+        for _ in range(3):
+            numbers.break_down()
+            await user.should_see("Could not update")
+        assert elements(user.client) == with_banner
+
+
+async def test_a_first_run_may_fail_too(visit: Visit, numbers: Numbers) -> None:
+    numbers.broken = True
+
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "Could not update: the database is away", "Try again")
+        numbers.break_down(False)
+        await sees(user, "0")
+
+
+async def test_the_visitor_can_try_again(visit: Visit) -> None:
+    outcomes = [ValueError("no luck"), None]
+
+    @live(delay=60)
+    async def body() -> None:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        ui.label("luck")
+
+    async with visit(body) as user:
+        await sees(user, "Could not update: no luck", "Try again")
+        user.find("Try again").click()
+        await sees(user, "luck")
+
+
+async def test_an_error_inside_stays_inside(visit: Visit, numbers: Numbers) -> None:
+    @live
+    async def inner() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    @live
+    async def body() -> None:
+        ui.label("outer")
+        inner()
+
+    numbers.broken = True
+    async with visit(body) as user:
+        await sees(user, "outer", "Could not update: the database is away", "Try again")
+
+
+async def test_what_visitors_read_can_be_replaced(
+    visit: Visit, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LiveElement, "describe_error", staticmethod(lambda _: "please wait"))
+    numbers.broken = True
+
+    @live
+    async def body() -> None:
+        await numbers.get("a")
+
+    async with visit(body) as user:
+        await sees(user, "Could not update: please wait", "Try again")
+
+
+async def test_an_error_of_many_lines_shows_its_first(visit: Visit) -> None:
+    @live
+    async def body() -> None:
+        raise ValueError("no such table\n[SQL: SELECT secret]")
+
+    async with visit(body) as user:
+        await sees(user, "Could not update: no such table", "Try again")
+
+
+async def test_a_label_dims_and_explains_itself(visit: Visit, numbers: Numbers) -> None:
+    async with visit(lambda: live_label(lambda: numbers.get("a"), "{} left".format)) as user:
+        await sees(user, "0 left")
+        (label,) = user.find("0 left").elements
+        numbers.break_down()
+        await until(lambda: "opacity" in label.style)
+        assert label.props["title"] == "Could not update: the database is away"
+        numbers.values["a"] = 1
+        numbers.break_down(False)
+        await sees(user, "1 left")
+        assert "opacity" not in label.style
+        assert "title" not in label.props
+
+
+async def test_an_error_while_showing_counts_as_well(visit: Visit, numbers: Numbers) -> None:
+    class Picky(LiveElement[int]):
+        def __init__(self) -> None:
+            super().__init__()
+            with self:
+                self.label = ui.label()
+
+        async def compute(self) -> int:
+            return await numbers.get("a")
+
+        def show(self, value: int) -> None:
+            if value == 1:
+                raise ValueError("not a one")
+            self.label.text = str(value)
+
+    async with visit(Picky) as user:
+        await sees(user, "0")
+        numbers.set("a", 1)
+        await sees(user, "Could not update: not a one", "Try again", "0")
+        numbers.set("a", 2)
+        await sees(user, "2")

@@ -1,0 +1,171 @@
+"""When a visitor leaves, nothing of the page goes on: no task, no node, no element."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+from nicegui import Client, ui
+from nicegui.testing import User
+
+from afresh.graph.registry import nodes
+from afresh.primitives.tasks import background_tasks
+from afresh.ui.nicegui import live, live_badge, live_label
+
+from .conftest import Numbers, Visit, another_user, sees, until
+
+
+def remains() -> list[str]:
+    """The states that still follow something, and the tasks that update them."""
+    gc.collect()
+    followers = [each.category for node in nodes() for each in node.dependants]
+    return followers + [task.get_name() for task in background_tasks()]
+
+
+async def delete(user: User) -> None:
+    """The browser is gone for longer than NiceGUI waits for it to come back."""
+    assert user.client is not None
+    user.client.delete()
+    user.client = None
+
+
+async def test_nothing_is_left_of_a_page_that_was_closed(visit: Visit, numbers: Numbers) -> None:
+    @live
+    async def inner(name: str) -> None:
+        ui.label(f"{name} {await numbers.get(name)}")
+
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("c")))
+        inner("a")
+        inner("b")
+
+    def page() -> None:
+        part = body()
+        live_badge(part)
+        live_label(lambda: numbers.get("a"))
+
+    async with visit(page) as user:
+        await sees(user, "0", "a 0", "b 0", "In sync", "0")
+        assert len(remains()) == 4
+        assert user.client is not None
+        elements = [weakref.ref(each) for each in user.client.layout.descendants()]
+        await delete(user)
+        await until(lambda: not remains())
+        await until(lambda: gc.collect() >= 0 and not [each for each in elements if each()])
+        computed = numbers.computed
+        numbers.set("a", 1)
+        await asyncio.sleep(0.1)
+        assert numbers.computed == computed
+
+
+async def test_leaving_does_not_disturb_others(visit: Visit, numbers: Numbers) -> None:
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as alice:
+        bob = another_user()
+        await bob.open("/")
+        await sees(bob, "0")
+        await delete(alice)
+        numbers.set("a", 1)
+        await sees(bob, "1")
+
+
+async def test_nothing_is_left_of_a_page_that_never_connected(
+    visit: Visit, numbers: Numbers
+) -> None:
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "0")
+        await delete(user)
+        await until(lambda: not remains())
+        await user.http_client.get("/")
+        await until(remains)
+        Client.prune_instances(client_age_threshold=0)
+        await until(lambda: not remains())
+
+
+async def test_a_rendering_under_way_is_given_up(visit: Visit, numbers: Numbers) -> None:
+    outcomes: list[str] = []
+
+    @live
+    async def body() -> None:
+        try:
+            ui.label(str(await numbers.get("a")))
+            if numbers.values:
+                outcomes.append("waits")
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcomes.append("cancelled")
+            raise
+
+    async with visit(body) as user:
+        await sees(user, "0")
+        numbers.set("a", 1)
+        await until(lambda: outcomes == ["waits"])
+        await delete(user)
+        await until(lambda: outcomes == ["waits", "cancelled"])
+        await until(lambda: not remains())
+
+
+async def test_an_update_that_waits_for_its_delay_is_given_up(
+    visit: Visit, numbers: Numbers
+) -> None:
+    @live(delay=60)
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "0")
+        numbers.set("a", 1)
+        await until(background_tasks)
+        await delete(user)
+        await until(lambda: not remains())
+
+
+@pytest.mark.parametrize("remove", [lambda box: box.clear(), lambda box: box.delete()])
+async def test_nothing_is_left_of_a_part_taken_off_the_page(
+    visit: Visit, numbers: Numbers, remove: Callable[[ui.card], object]
+) -> None:
+    boxes: list[ui.card] = []
+
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    def page() -> None:
+        with ui.card() as box:
+            body()
+        boxes.append(box)
+
+    async with visit(page) as user:
+        await sees(user, "0")
+        assert remains()
+        remove(boxes[0])
+        await until(lambda: not remains())
+
+
+async def test_visits_leave_no_growing_heap(visit: Visit, numbers: Numbers) -> None:
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await sees(user, "0")
+        counts = []
+        for _ in range(3):
+            for _ in range(5):
+                visitor = another_user()
+                await visitor.open("/")
+                await sees(visitor, "0")
+                await delete(visitor)
+            gc.collect()
+            counts.append((len(list(nodes())), len(asyncio.all_tasks()), len(Client.instances)))
+            await asyncio.sleep(0.05)
+        assert counts[1] == counts[2]
