@@ -227,11 +227,14 @@ def test_scheduling_after_the_loop_was_closed_raises_nothing(clock):
     async def use() -> None:
         clock.call_later(60, lambda: None)
 
-    asyncio.run(use())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    loop.close()
     clock.call_later(50, lambda: None)
     clock.attach()
     asyncio.run(use())
     assert clock.timers == 3
+    assert loop.is_closed()  # and still referred to, as those of a test runner may be
 
 
 def test_a_closed_loop_is_not_kept_alive(clock):
@@ -415,7 +418,7 @@ def test_a_forked_child_starts_with_an_empty_clock_and_finishes_nothing_of_the_p
     # In a process of its own: pytest's threads make a fork here unsafe.
     program = textwrap.dedent(
         """
-        import asyncio, os, sys
+        import asyncio, gc, os
         from afresh.primitives.clock import current_clock
 
         clock = current_clock()
@@ -427,15 +430,15 @@ def test_a_forked_child_starts_with_an_empty_clock_and_finishes_nothing_of_the_p
                 print("cleanup in", "parent" if os.getpid() == parent else "child", flush=True)
 
         async def main():
-            asyncio.get_running_loop().slow_callback_duration = 9
             task = asyncio.ensure_future(work())
             clock.call_later(0.01, lambda: print("fired in", os.getpid() == parent, flush=True))
             await asyncio.sleep(0)
             child = os.fork()
             if child == 0:
                 assert current_clock() is clock and clock.timers == 0
-                asyncio.run(in_child())
                 del task
+                gc.collect()
+                asyncio.run(in_child())
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             await task

@@ -164,8 +164,8 @@ class LoopClock(Clock):
         self._armed_until = due
 
     def _disarm(self) -> None:
-        handle, loop = self._handle(), self._loop()
-        if handle is not None and loop is not None and not loop.is_closed():
+        handle = self._handle()
+        if handle is not None:
             handle.cancel()
         self._handle = _nothing
         self._armed_until = math.inf
