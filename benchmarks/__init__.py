@@ -11,6 +11,7 @@ How a figure comes about:
   caches serve one callee each. Nothing is subtracted, not even the loop.
 - A ratio is the median, over all rounds, of the ratios within a round. A time is the median over
   all rounds.
+- A cascade over 100,000 nodes takes long to set up and is sampled in every third round.
 - The processes are started anew several times in a run, because one process's memory layout can
   favour one case.
 - The garbage collector runs before each round and is off within it. Memory is measured apart, in

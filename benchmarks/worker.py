@@ -34,6 +34,7 @@ class Worker:
     def __init__(self, quick: bool) -> None:
         self.quick = quick
         self.prepared: dict[str, dict[str, Sampler]] = {}
+        self.turns: dict[str, int] = {}
 
     async def prepare(self, workload: str) -> dict[str, int | None]:
         """Set a workload up; returns each case's operations a loop."""
@@ -45,9 +46,14 @@ class Worker:
         return {case: sampler.count for case, sampler in self.prepared[workload].items()}
 
     async def sample(self, workload: str) -> dict[str, float]:
-        """One round: seconds for an operation of each case."""
+        """One round: seconds for an operation of each case that is due."""
         gc.collect()
-        return {case: await sample(sampler) for case, sampler in self.prepared[workload].items()}
+        turn = self.turns[workload] = self.turns.get(workload, -1) + 1
+        return {
+            case: await sample(sampler)
+            for case, sampler in self.prepared[workload].items()
+            if turn % sampler.every == 0
+        }
 
     async def finish(self, workload: str) -> None:
         """Drop a workload's services."""

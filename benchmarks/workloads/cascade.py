@@ -89,9 +89,11 @@ async def prepare(quick: bool) -> dict[str, Sampler]:
         for size in SIZES:
             # Large graphs take most of a second to build; one loop of them lasts long
             # enough to average over interrupts.
-            repeats = 1 if size == max(SIZES) or quick else 3
-            samplers[f"{shape} {size}, dropped"] = Sampler(_dropped(shape), size, repeats)
-            samplers[f"{shape} {size}, held"] = Sampler(_held(shape), size, repeats)
+            large = size == max(SIZES)
+            repeats = 1 if large or quick else 3
+            every = 3 if large and not quick else 1
+            samplers[f"{shape} {size}, dropped"] = Sampler(_dropped(shape), size, repeats, every)
+            samplers[f"{shape} {size}, held"] = Sampler(_held(shape), size, repeats, every)
             if "observ" in peers.installed():
-                samplers[f"{shape} {size}, observ"] = Sampler(_observ(shape), size, repeats)
+                samplers[f"{shape} {size}, observ"] = Sampler(_observ(shape), size, repeats, every)
     return samplers

@@ -3,7 +3,8 @@ interpreter and in either twin.
 
 A slower path fails here even on a machine too busy to time anything. When a change makes something
 dearer on purpose, or cheaper, record the new figures with each interpreter and twin, and let the
-difference be part of the review::
+difference be part of the review (the column of a twin needs that twin: the extension built, or
+``AFRESH_PURE=1``)::
 
     AFRESH_PURE=0 python -m pytest tests/costs --write-costs
     AFRESH_PURE=1 python -m pytest tests/costs --write-costs
