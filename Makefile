@@ -15,7 +15,7 @@ endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
-# How many processes run tests, and what else pytest (or the benchmarks) are told:
+# How many processes run tests, and what else pytest, the benchmarks or the shop are told:
 # make test JOBS=4 ARGS="-k cascade"
 JOBS ?= 2
 ARGS ?=
@@ -42,7 +42,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed $(VENV)/.group-demo extension ## start the order shop on port 8080
-	@PYTHONPATH=examples $(BIN)/python -m shop
+	@$(BIN)/python -m examples.shop $(ARGS)
 
 test: $(VENV)/.installed $(VENV)/.group-test extension ## run the tests, with the C extension and with its pure twin
 	@if [ -e $(VENV)/.compiled ]; then \
@@ -70,7 +70,7 @@ lint: $(VENV)/.installed $(VENV)/.group-lint ## check format, style, types, type
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes afresh
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --ignoreexternal --verifytypes afresh
 	@$(BIN)/python -m pytest --quiet tests/test_floors.py
 
 format: $(VENV)/.installed $(VENV)/.group-lint ## format the code and mend what can be mended
