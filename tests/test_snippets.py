@@ -1,8 +1,9 @@
 """Every Python snippet of README and docs runs.
 
 The blocks of a file run in their order, in one namespace and one event loop, and may await at top
-level (the libraries that run Markdown for pytest do not offer that). A block that cannot run here
-is marked with a comment on the line above it, `<!-- not run: reason -->`, and shows as skipped.
+level (the libraries that run Markdown for pytest do not offer that). A whole program may end with
+`asyncio.run(main())` as it would anywhere else. A block that cannot run here is marked with a
+comment on the line above it, `<!-- not run: reason -->`, and shows as skipped.
 """
 
 import ast
@@ -10,10 +11,11 @@ import asyncio
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -52,8 +54,13 @@ def snippets(text: str) -> Iterator[Snippet]:
 async def run(path: str, blocks: list[Snippet]) -> ModuleType:
     """Run the blocks one after another in a module of their own, which is returned."""
     module = ModuleType("__main__")
-    # Classes look their module up by name, to resolve annotations among other things.
-    with mock.patch.dict("sys.modules", {"__main__": module}):
+    programs: list[Coroutine[Any, Any, object]] = []
+    with (
+        # Classes look their module up by name, to resolve annotations among other things.
+        mock.patch.dict("sys.modules", {"__main__": module}),
+        # A loop runs already: what a program hands to it is awaited when its block is done.
+        mock.patch("asyncio.run", programs.append),
+    ):
         for block in blocks:
             # The lines of a traceback are those of the Markdown file.
             source = "\n" * block.line + block.code
@@ -61,6 +68,8 @@ async def run(path: str, blocks: list[Snippet]) -> ModuleType:
             result = eval(code, vars(module))
             if inspect.iscoroutine(result):
                 await result
+            while programs:
+                await programs.pop(0)
     return module
 
 
@@ -133,3 +142,10 @@ async def test_a_failing_block_is_reported_with_the_line_of_the_page() -> None:
         await run("page.md", blocks)
     last = caught.traceback[-1]
     assert (str(last.path).endswith("page.md"), last.lineno + 1) == (True, 5)
+
+
+async def test_a_program_that_starts_its_own_event_loop_runs_too() -> None:
+    """It is finished before the next block begins."""
+    program = "async def main():\n    global done\n    done = True\n\nasyncio.run(main())\n"
+    text = f"```python\nimport asyncio\n\n{program}```\n\n```python\nassert done\n```\n"
+    assert (await run("page.md", list(snippets(text)))).done
