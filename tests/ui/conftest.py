@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 # Before NiceGUI is imported: where it keeps what visitors store.
 os.environ.setdefault("NICEGUI_STORAGE_PATH", tempfile.mkdtemp(prefix="afresh-nicegui-"))
@@ -19,9 +20,12 @@ import pytest
 from nicegui import core
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.testing import User, user_simulation
+from playwright.async_api import async_playwright
 
 from afresh import ComputeService, compute_method
 from afresh.ui.nicegui import LiveElement
+
+from .browsing import FLAGS, Windows
 
 Visit = Callable[[Callable[[], object]], AbstractAsyncContextManager[User]]
 
@@ -118,3 +122,23 @@ def numbers() -> Numbers:
 @pytest.fixture(autouse=True)
 def _little_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LiveElement, "default_delay", 0.0)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Where pictures go: the directory that AFRESH_ARTIFACTS names, or a temporary one."""
+    named = os.environ.get("AFRESH_ARTIFACTS")
+    path = Path(named).absolute() if named else tmp_path
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture
+async def windows(chromium: str, artifacts: Path) -> AsyncIterator[Windows]:
+    """Windows of a real browser; at the end, none of them may have complained."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        windows = Windows(browser, artifacts)
+        yield windows
+        await browser.close()
+    assert windows.complaints == []

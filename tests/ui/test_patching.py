@@ -1,9 +1,10 @@
 """A new rendering changes what differs, and leaves alone what a visitor is busy with."""
 
+import gc
 from collections.abc import Callable
 
 import pytest
-from nicegui import ui
+from nicegui import Client, ui
 from nicegui.element import Element
 from nicegui.testing import User
 
@@ -62,6 +63,26 @@ async def test_only_what_differs_is_sent(visit: Visit, numbers: Numbers) -> None
         assert user.client is not None
         kinds = {type(user.client.elements[number]).__name__ for number in sent}
         assert kinds == {"Label", "LiveBody"}
+
+
+async def test_what_was_not_sent_before_a_rendering_is_sent_after_it(
+    visit: Visit, numbers: Numbers
+) -> None:
+    @live
+    async def body() -> None:
+        with ui.card():
+            ui.label("always")
+            ui.label(str(await numbers.get("a")))
+
+    async with visit(body) as user:
+        await user.http_client.get("/")  # a browser that is slow to connect
+        *_, user.client = Client.instances.values()
+        await sees(user, "always", "0")
+        numbers.set("a", 1)
+        await sees(user, "always", "1")
+        gc.collect()
+        for kind in (ui.card, ui.label):
+            assert set(numbers_of(user, kind)) <= set(user.client.outbox.updates)
 
 
 async def test_what_a_visitor_typed_is_kept(visit: Visit, numbers: Numbers) -> None:

@@ -83,7 +83,7 @@ class _Patch:
         self._kept = kept
         self._unsent = unsent
         self._gone: list[Element] = []
-        self._before: dict[Element, dict[str, Any]] = {}
+        self._before: dict[Element, dict[str, Any] | None] = {}
         self._renamed: dict[str, str] = {}
 
     def run(self, shown: list[Element], built: list[Element]) -> None:
@@ -95,7 +95,7 @@ class _Patch:
         self._follow_renames(built)
         outbox = self._client.outbox
         for element, before in self._before.items():
-            if element.id in outbox.updates or element._to_dict() != before:
+            if element._to_dict() != before:
                 outbox.enqueue_update(element)
 
     def _match(self, shown: list[Element], built: list[Element]) -> None:
@@ -110,7 +110,8 @@ class _Patch:
             self._gone.extend(left)
 
     def _succeed(self, old: Element, new: Element) -> None:
-        self._before[new] = old._to_dict()
+        # Asked now: the outbox forgets an element that nobody else holds.
+        self._before[new] = None if old.id in self._client.outbox.updates else old._to_dict()
         for name, slot in old.slots.items():
             self._match(slot.children, new.slots[name].children)
         self._take_number(old, new)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Generic, TypeVar
 
-from nicegui import storage, ui
+from nicegui import core, storage, ui
 from nicegui.element import Element
 
 from afresh.errors import InvalidStateError
@@ -88,7 +88,8 @@ class LiveElement(Lasting, Generic[T]):
         )
         """What the element follows."""
         # Not before the constructors of subclasses have run, whatever kind of tasks the loop makes.
-        asyncio.get_running_loop().call_soon(self._start)
+        if not core.is_script_mode_preflight():  # a script's first pass makes a page for nobody
+            asyncio.get_running_loop().call_soon(self._start)
 
     async def compute(self) -> T:
         """Return the value to show. What it reads is what the element follows."""
