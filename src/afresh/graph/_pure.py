@@ -285,7 +285,10 @@ def _cascade(node: Any) -> None:
 
 _CALL = """\
 def factory(_get, _current, _miss, _key_of, _plain, _unhashable, _defaults):
-    def {name}({parameters}):
+    def _key_and_args({parameters}):
+        {key}
+        return _key, {arguments}
+    def _answer({parameters}):
         {key}
         try:
             _node = _get(_key)
@@ -303,7 +306,7 @@ def factory(_get, _current, _miss, _key_of, _plain, _unhashable, _defaults):
                 return _node
             return _context._hit(_node)
         return _miss(_key, {arguments})
-    return {name}
+    return _answer, _key_and_args
 """
 
 
@@ -319,7 +322,6 @@ def _compile_call(definition: Any) -> Callable[..., Any]:
         exact = names[0] if len(names) == 1 else arguments
         key = f"_key = {exact} if {tests} else _key_of({arguments})" if names else "_key = ()"
     source = _CALL.format(
-        name=definition.name,
         parameters=definition.parameters.source,
         arguments=arguments,
         key=key,
@@ -333,14 +335,14 @@ def _compile_call(definition: Any) -> Callable[..., Any]:
 class Bound:
     """A compute method of one service instance, or a compute function: the calls of one table."""
 
-    __slots__ = ("__weakref__", "_call", "table")
+    __slots__ = ("__weakref__", "_call", "_key", "table")
 
     def __init__(self, table: Any) -> None:
         definition = table.definition
         if definition.compiled_call is None:
             definition.compiled_call = _compile_call(definition)
         self.table = table
-        self._call = definition.compiled_call(
+        self._call, self._key = definition.compiled_call(
             table.entries.get,
             current.get,
             table.miss,
@@ -383,9 +385,10 @@ class Method:
                 setattr(call, attribute, getattr(bound, attribute))
             call.bound = bound  # type: ignore[attr-defined]
             call.__doc__ = self.__doc__
+            call.__name__ = self.definition.name
             call.__qualname__ = self.definition.qualified_name
             call.__module__ = self.definition.module
-        instance.__dict__[self.definition.name] = call
+        object.__setattr__(instance, self.definition.name, call)
         return call
 
     def __call__(self, instance: Any, *args: Any, **kwargs: Any) -> Any:

@@ -113,7 +113,7 @@ static int chain_causes = 0;
 static PyObject *str_miss, *str_hit, *str_raise, *str_gone, *str_delay, *str_replaced, *str_computed,
     *str_invalidated, *str_definition, *str_parameters, *str_names, *str_plain_keys,
     *str_plain_types, *str_key_of, *str_unhashable, *str_bind, *str_table_of, *str_function,
-    *str_named;
+    *str_named, *str_bound;
 
 #define IS_NODE(object) PyObject_TypeCheck((PyObject *)(object), &NodeType)
 #define IS_SET(object) ((object) != NULL && (object) != Py_None)
@@ -225,6 +225,8 @@ static PyTypeObject KeeperType = {
 
 /* --------------------------------------------------------------------------------------- Node */
 
+static PySendResult Node_am_send(Node *self, PyObject *sent, PyObject **result);
+
 static int
 Node_init(Node *self, PyObject *arguments, PyObject *kwargs)
 {
@@ -252,6 +254,10 @@ Node_init(Node *self, PyObject *arguments, PyObject *kwargs)
     if (self->keeper != NULL) {
         PyErr_SetString(PyExc_TypeError, "a Node can't be initialised twice");
         return -1;
+    }
+    if (Py_TYPE(self)->tp_as_async->am_send == NULL) {
+        /* CPython 3.11 does not let classes written in Python inherit this one slot. */
+        Py_TYPE(self)->tp_as_async->am_send = (sendfunc)Node_am_send;
     }
     self->keeper = (Keeper *)Py_NewRef(keeper);
     self->key = Py_NewRef(key);
@@ -1000,12 +1006,11 @@ explain_unhashable(Signature *signature, PyObject *const *args)
     Py_XDECREF(traceback);
 }
 
-/* Answer a call whose arguments are lined up, one for each parameter. */
-static PyObject *
-answer(Signature *signature, Keeper *table, PyObject *const *args)
+/* The key for arguments that are lined up, one for each parameter. */
+static inline PyObject *
+key_of(Signature *signature, PyObject *const *args)
 {
     Py_ssize_t arity = signature->arity;
-    PyObject *key = NULL, *arguments = NULL;
     int plain = signature->plain_keys;
     for (Py_ssize_t i = 0; plain > 0 && i < arity; i++) {
         plain = is_plain(signature, args[i]);
@@ -1014,73 +1019,110 @@ answer(Signature *signature, Keeper *table, PyObject *const *args)
         return NULL;
     }
     if (plain) {
-        key = arity == 1 ? Py_NewRef(args[0]) : tuple_of(args, arity);
+        return arity == 1 ? Py_NewRef(args[0]) : tuple_of(args, arity);
     }
-    else {
-        arguments = tuple_of(args, arity);
-        key = arguments == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(signature->definition, str_key_of, arguments);
-    }
-    if (key == NULL) {
-        Py_XDECREF(arguments);
+    PyObject *arguments = tuple_of(args, arity);
+    if (arguments == NULL) {
         return NULL;
     }
+    PyObject *key = PyObject_CallMethodOneArg(signature->definition, str_key_of, arguments);
+    Py_DECREF(arguments);
+    return key;
+}
 
+/* Those arguments as a tuple: the key itself where it is one of them all. */
+static PyObject *
+arguments_of(Signature *signature, PyObject *const *args, PyObject *key)
+{
+    Py_ssize_t arity = signature->arity;
+    int is_key = arity != 1 && PyTuple_CheckExact(key) && PyTuple_GET_SIZE(key) == arity;
+    for (Py_ssize_t i = 0; is_key && i < arity; i++) {
+        is_key = PyTuple_GET_ITEM(key, i) == args[i];
+    }
+    return is_key ? Py_NewRef(key) : tuple_of(args, arity);
+}
+
+/* What a call returns that found `node` (borrowed). */
+static inline PyObject *
+hand_out(Node *node)
+{
+    PyObject *context = NULL;
+    Py_INCREF(node);
+    node->used = tick;
+    if (hit_sampler != NULL) {
+        PyObject *sampled = PyObject_CallOneArg(hit_sampler, (PyObject *)node);
+        if (sampled == NULL) {
+            PyErr_WriteUnraisable(hit_sampler);
+        }
+        Py_XDECREF(sampled);
+    }
+    if (PyContextVar_Get(current, Py_None, &context) < 0) {
+        Py_DECREF(node);
+        return NULL;
+    }
+    if (context == Py_None) {
+        Py_DECREF(context);
+        return (PyObject *)node;
+    }
+    PyObject *result = (PyObject *)node;
+    if (!IS_NODE(context)) {
+        result = PyObject_CallMethodOneArg(context, str_hit, (PyObject *)node);
+        Py_DECREF(node);
+    }
+    else if (((Node *)context)->state == COMPUTING && add_use((Node *)context, node) < 0) {
+        result = NULL;
+        Py_DECREF(node);
+    }
+    Py_DECREF(context);
+    return result;
+}
+
+/* Answer a call whose arguments are lined up. */
+static PyObject *
+answer(Signature *signature, Keeper *table, PyObject *const *args)
+{
+    PyObject *key = key_of(signature, args);
+    if (key == NULL) {
+        return NULL;
+    }
     PyObject *result = NULL;
     Node *node = (Node *)PyDict_GetItemWithError(table->entries, key);
     if (node != NULL) {
-        Py_INCREF(node);
-        node->used = tick;
-        PyObject *context = NULL;
-        if (hit_sampler != NULL) {
-            PyObject *sampled = PyObject_CallOneArg(hit_sampler, (PyObject *)node);
-            if (sampled == NULL) {
-                PyErr_WriteUnraisable(hit_sampler);
-            }
-            Py_XDECREF(sampled);
-        }
-        if (PyContextVar_Get(current, NULL, &context) < 0) {
-            Py_DECREF(node);
-        }
-        else if (context == Py_None || context == NULL) {
-            result = (PyObject *)node;
-        }
-        else if (IS_NODE(context)) {
-            if (((Node *)context)->state == COMPUTING && add_use((Node *)context, node) < 0) {
-                Py_DECREF(node);
-            }
-            else {
-                result = (PyObject *)node;
-            }
-        }
-        else {
-            result = PyObject_CallMethodOneArg(context, str_hit, (PyObject *)node);
-            Py_DECREF(node);
-        }
-        Py_XDECREF(context);
+        result = hand_out(node);
     }
     else if (PyErr_Occurred()) {
         explain_unhashable(signature, args);
     }
     else {
-        if (arguments == NULL) {
-            arguments = plain && arity != 1 ? Py_NewRef(key) : tuple_of(args, arity);
-        }
+        PyObject *arguments = arguments_of(signature, args, key);
         if (arguments != NULL) {
             PyObject *call[] = {(PyObject *)table, key, arguments};
             result = PyObject_VectorcallMethod(str_miss, call, 3, NULL);
+            Py_DECREF(arguments);
         }
     }
-    Py_XDECREF(arguments);
     Py_DECREF(key);
     return result;
 }
 
-/* Answer a call with defaults to fill in, or with arguments given by name. */
+/* The key and the arguments as a pair: what is asked for before anything but a call. */
 static PyObject *
-line_up_and_answer(Signature *signature, Keeper *table, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames)
+key_and_arguments(Signature *signature, Keeper *Py_UNUSED(table), PyObject *const *args)
+{
+    PyObject *key = key_of(signature, args);
+    PyObject *arguments = key == NULL ? NULL : arguments_of(signature, args, key);
+    PyObject *pair = arguments == NULL ? NULL : PyTuple_Pack(2, key, arguments);
+    Py_XDECREF(key);
+    Py_XDECREF(arguments);
+    return pair;
+}
+
+typedef PyObject *(*Purpose)(Signature *, Keeper *, PyObject *const *);
+
+/* Fill in defaults and sort out arguments given by name, then do `purpose` with the result. */
+static PyObject *
+line_up(Purpose purpose, Signature *signature, Keeper *table, PyObject *const *args,
+        Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *result = NULL, *lined_up = NULL;
     PyObject *positional = tuple_of(args, nargs);
@@ -1104,7 +1146,7 @@ line_up_and_answer(Signature *signature, Keeper *table, PyObject *const *args, P
         PyErr_SetString(PyExc_SystemError, "bind() must return one argument for each parameter");
         goto done;
     }
-    result = answer(signature, table, ((PyTupleObject *)lined_up)->ob_item);
+    result = purpose(signature, table, ((PyTupleObject *)lined_up)->ob_item);
 done:
     Py_XDECREF(positional);
     Py_XDECREF(named);
@@ -1114,13 +1156,13 @@ done:
 }
 
 static inline PyObject *
-call_table(Signature *signature, Keeper *table, PyObject *const *args, Py_ssize_t nargs,
-           PyObject *kwnames)
+call_table(Purpose purpose, Signature *signature, Keeper *table, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames)
 {
     if (kwnames == NULL && nargs == signature->arity && signature->plain_keys) {
-        return answer(signature, table, args);
+        return purpose(signature, table, args);
     }
-    return line_up_and_answer(signature, table, args, nargs, kwnames);
+    return line_up(purpose, signature, table, args, nargs, kwnames);
 }
 
 /* -------------------------------------------------------------------------------------- Bound */
@@ -1129,8 +1171,20 @@ static PyObject *
 Bound_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     Bound *self = (Bound *)callable;
-    return call_table(&self->signature, self->table, args, PyVectorcall_NARGS(nargsf), kwnames);
+    return call_table(answer, &self->signature, self->table, args, PyVectorcall_NARGS(nargsf),
+                      kwnames);
 }
+
+static PyObject *
+Bound_key(Bound *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return call_table(key_and_arguments, &self->signature, self->table, args, nargs, kwnames);
+}
+
+static PyMethodDef Bound_methods[] = {
+    {"_key", (PyCFunction)(void (*)(void))Bound_key, METH_FASTCALL | METH_KEYWORDS,
+     "The key of a call, and its arguments, one for each parameter."},
+    {NULL}};
 
 static PyObject *
 Bound_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -1210,6 +1264,7 @@ static PyTypeObject BoundType = {
     .tp_vectorcall_offset = offsetof(Bound, vectorcall),
     .tp_call = PyVectorcall_Call,
     .tp_members = Bound_members,
+    .tp_methods = Bound_methods,
 };
 
 /* ------------------------------------------------------------------------------------- Method */
@@ -1262,7 +1317,15 @@ Method_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyOb
             return result;
         }
     }
-    return call_table(&self->signature, table, args + 1, nargs - 1, kwnames);
+    if (nargs == 2 && kwnames == NULL && self->signature.arity == 1 && self->signature.plain_keys
+        && (PyLong_CheckExact(args[1]) || PyUnicode_CheckExact(args[1]))) {
+        /* By far the most frequent call: one argument that is its own key. */
+        Node *node = (Node *)PyDict_GetItemWithError(table->entries, args[1]);
+        if (node != NULL) {
+            return hand_out(node);
+        }
+    }
+    return call_table(answer, &self->signature, table, args + 1, nargs - 1, kwnames);
 }
 
 static PyObject *
@@ -1324,6 +1387,10 @@ Method_get(Method *self, PyObject *instance, PyObject *Py_UNUSED(owner))
 {
     if (instance == NULL || instance == Py_None) {
         return Py_NewRef(self);
+    }
+    size_t slot = CACHE_SLOT(instance);
+    if (self->cache[slot].instance == instance && self->cache[slot].keeper != NULL) {
+        return PyObject_GetAttr((PyObject *)self->cache[slot].keeper, str_bound);
     }
     return PyObject_CallMethodOneArg(self->signature.definition, str_bind, instance);
 }
@@ -1491,6 +1558,7 @@ add_names(void)
         {&str_table_of, "table_of"},
         {&str_function, "function"},
         {&str_named, "named"},
+        {&str_bound, "bound"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         *names[i].variable = PyUnicode_InternFromString(names[i].name);

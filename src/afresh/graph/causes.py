@@ -46,13 +46,26 @@ class Tracking(enum.Enum):
 
 
 class Place:
-    """A line of code; it becomes text only when somebody reads it."""
+    """A line of code.
 
-    __slots__ = ("code", "line")
+    Args:
+        code: of the function.
+        instruction: the offset of the instruction in it.
+    """
 
-    def __init__(self, code: CodeType, line: int) -> None:
+    __slots__ = ("code", "instruction")
+
+    def __init__(self, code: CodeType, instruction: int) -> None:
         self.code = code
-        self.line = line
+        self.instruction = instruction
+
+    @property
+    def line(self) -> int:
+        """The number of the line in its file."""
+        for start, end, line in self.code.co_lines():
+            if start <= self.instruction < end and line is not None:
+                return line
+        return self.code.co_firstlineno
 
     def __str__(self) -> str:
         name = getattr(self.code, "co_qualname", self.code.co_name)
@@ -64,10 +77,10 @@ class Place:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Place):
             return NotImplemented
-        return self.code is other.code and self.line == other.line
+        return self.code is other.code and self.instruction == other.instruction
 
     def __hash__(self) -> int:
-        return hash((self.code, self.line))
+        return hash((self.code, self.instruction))
 
 
 _tracking = Tracking.ORIGIN
@@ -98,7 +111,7 @@ def here(depth: int = 1) -> Any:
     if _tracking is Tracking.NONE:
         return UNKNOWN
     frame = sys._getframe(depth + 1)
-    return Place(frame.f_code, frame.f_lineno)
+    return frame.f_code, frame.f_lasti  # cheap; `InvalidationCause` makes a Place of it
 
 
 class InvalidationCause:
@@ -118,7 +131,7 @@ class InvalidationCause:
         seen: set[int] = set()
         while cause is not None and id(cause) not in seen:
             seen.add(id(cause))
-            yield cause
+            yield Place(*cause) if isinstance(cause, tuple) else cause
             cause = getattr(cause, "cause", None)
 
     @property

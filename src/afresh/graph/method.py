@@ -136,10 +136,7 @@ class Definition:
         """The results of this method for `instance`; None where a subclass overrides the method, so
         that only ``super()`` can have led here.
         """
-        attributes = instance.__dict__
-        tables = attributes.get(_TABLES)
-        if tables is None:
-            tables = attributes[_TABLES] = {}
+        tables = _tables_of(instance)
         table: Table | None = tables.get(self)
         if table is not None and table.instance is instance:
             return table
@@ -150,9 +147,8 @@ class Definition:
                     return None
                 break
         if tables and next(iter(tables.values())).instance is not instance:
-            tables = attributes[
-                _TABLES
-            ] = {}  # the instance is a copy, and came with the original's
+            tables = {}  # the instance is a copy, and came with the original's
+            object.__setattr__(instance, _TABLES, tables)
         table = tables[self] = make_table(self, instance)
         return table
 
@@ -207,6 +203,16 @@ class Definition:
     def __repr__(self) -> str:
         kind = "compute method" if self.is_method else "compute function"
         return f"<{kind} {self.qualified_name}>"
+
+
+def _tables_of(instance: Any) -> dict[Definition, Table]:
+    # Not through `instance.__dict__`: asking for that makes all attributes of the instance slower.
+    try:
+        tables: dict[Definition, Table] = object.__getattribute__(instance, _TABLES)
+    except AttributeError:
+        tables = {}
+        object.__setattr__(instance, _TABLES, tables)
+    return tables
 
 
 def _check_function(function: Any, name: str) -> None:
@@ -434,20 +440,17 @@ else:
             # What frameworks ask to tell async callables.
             self._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
 
-        def _key(self, args, kwargs):
-            definition = self.table.definition
-            args = definition.parameters.bind(args, kwargs)
-            return definition.key_of(args), args
-
         def invalidate(self, *args, **kwargs):
-            return self.table.invalidate_key(self._key(args, kwargs)[0], causes.here())
+            key, _ = self._key(*args, **kwargs)
+            return self.table.invalidate_key(key, causes.here())
 
         async def capture(self, *args, **kwargs):
-            key, args = self._key(args, kwargs)
+            key, args = self._key(*args, **kwargs)
             return await self.table.compute(key, args, Isolated(), True)
 
         def existing(self, *args, **kwargs):
-            return self.table.existing(self._key(args, kwargs)[0])
+            key, _ = self._key(*args, **kwargs)
+            return self.table.existing(key)
 
         @property
         def options(self):

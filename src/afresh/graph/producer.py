@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -137,14 +137,18 @@ def graph_loop() -> asyncio.AbstractEventLoop | None:
     return _loop()
 
 
-def _enter_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Move over to a new event loop: its clock, and no trace of bodies that ran in a closed one."""
+def _enter_loop() -> asyncio.AbstractEventLoop:
+    """Move over to the running event loop, if that is a new one: its clock, and no trace of bodies
+    that ran in a closed one."""
     global _loop
+    loop = get_running_loop()
     previous = _loop()
-    _loop = weakref.ref(loop)
-    current_clock().attach()
-    if previous is None or previous.is_closed():
-        registry.drop_computing()
+    if previous is not loop:
+        _loop = weakref.ref(loop)
+        current_clock().attach()
+        if previous is None or previous.is_closed():
+            registry.drop_computing()
+    return loop
 
 
 async def produce(
@@ -159,11 +163,14 @@ async def produce(
         caller: the context of the call: the node that will depend on the result, a scope, or None.
         want_node: return the `Computed`, also of a failure, rather than its value.
     """
-    loop = asyncio.get_running_loop()
-    if _loop() is not loop:
-        _enter_loop(loop)
+    loop = _loop()
+    task = current_task(loop) if loop is not None else None
+    if task is None:  # that loop is not the running one
+        loop = _enter_loop()
+        task = current_task(loop)
+    cancellations = task.cancelling() if task is not None else 0
     retries = 0
-    deadline = cancellations = None
+    deadline = None
     while True:
         node = producer.entries.get(key)
         if node is not None:
@@ -177,9 +184,6 @@ async def produce(
         if producer.is_observed:
             producer.starting(node)
         token = current.set(node)
-        if cancellations is None:
-            task = asyncio.current_task()
-            cancellations = task.cancelling() if task is not None else 0
         try:
             value = await producer.body(*args)
         except Exception as error:
@@ -204,7 +208,6 @@ async def produce(
             if deadline is None:
                 deadline = now + policy.duration
             retries += 1
-            task = asyncio.current_task()
             from_outside = task is None or task.cancelling() > cancellations
             if from_outside or retries > policy.retries or now > deadline:
                 _abandon(node, error)
