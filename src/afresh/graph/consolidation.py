@@ -40,27 +40,27 @@ class Consolidation:
         task: the comparison under way, or None.
     """
 
-    __slots__ = ("_target", "source", "task")
-
-    is_weak = True  # as a handler of the source: that alone keeps no result in memory
+    __slots__ = ("_stop", "source", "task")
 
     def __init__(self, source: Computed[Any]) -> None:
         self.source = source
         self.task: asyncio.Task[None] | None = None
-        self._target: Callable[[], Computed[Any] | None] = lambda: None
+        self._stop: Callable[[], None] | None = None
 
     def follow(self, target: Computed[Any]) -> None:
         """Wait for the source to go stale."""
-        self._target = weakref.ref(target)
         if self.source.state == CONSISTENT:
-            self.source.on_invalidated(self)
+            self._stop = self.source.on_invalidated(_Follower(target))
         else:
             _kernel.invalidate(target, self.source.cause, True)
 
-    def __call__(self, source: Computed[Any]) -> None:
-        target = self._target()
-        if target is None or target.state != CONSISTENT or source is not self.source:
-            return
+    def stop(self) -> None:
+        """Wait no longer."""
+        if self._stop is not None:
+            self._stop()
+
+    def source_is_stale(self, target: Computed[Any]) -> None:
+        """Compare the target with a new source, in the background."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -102,6 +102,27 @@ def _equal(
     return bool(old.value == new.value)
 
 
+class _Follower:
+    """The handler of a source. It refers to the target weakly, and to nothing else, so that neither
+    of the two keeps the other's place in the cache.
+    """
+
+    __slots__ = ("_target",)
+
+    is_weak = True  # as a handler, it keeps no result in memory
+
+    def __init__(self, target: Computed[Any]) -> None:
+        self._target = weakref.ref(target)
+
+    def __call__(self, source: Computed[Any]) -> None:
+        target = self._target()
+        if target is None or target.state != CONSISTENT:
+            return
+        consolidation = target.consolidation
+        if consolidation is not None and consolidation.source is source:
+            consolidation.source_is_stale(target)
+
+
 class ConsolidatingTable(Table):
     """The targets of a consolidating compute method, with a table of their sources behind."""
 
@@ -138,6 +159,11 @@ class ConsolidatingTable(Table):
         extra = computed.extra
         if extra is not None and extra.consolidation is not None:
             extra.consolidation.follow(computed)
+
+    def forget(self, computed: Computed[Any]) -> None:
+        super().forget(computed)
+        if computed.consolidation is not None:
+            computed.consolidation.stop()
 
     def expire(self, computed: Computed[Any]) -> None:
         """Targets go stale with their sources only; an error of their own has none."""

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from afresh.primitives.clock import Timer, current_clock
+from afresh.primitives.clock import Timer, current_clock, on_clock_change
 
 from . import _kernel, causes
 
@@ -142,9 +142,13 @@ def _drop(
         ):
             del entries[key]
             dropped += 1
-            for dependency in node.dependencies:
-                freed.append((dependency.keeper.entries, dependency.key))
-                del dependency
+            for part in node.dependencies:
+                freed.append((part.keeper.entries, part.key))
+                del part
+            if node.extra is not None and node.extra.consolidation is not None:
+                source = node.extra.consolidation.source
+                freed.append((source.keeper.entries, source.key))
+                del source
         if not freed:
             return dropped
         entries, key = freed.pop()
@@ -296,6 +300,19 @@ def drop_computing() -> None:
     """Forget computations that a closed event loop left behind."""
     for producer in list(_producers):
         producer.computing.clear()
+
+
+def _stop_sweeps() -> None:
+    # Their timers are those of a clock that is no longer in use. Each producer starts them again,
+    # on the clock of that moment, with its next result.
+    for cohort in _cohorts.values():
+        cohort.stop()
+        for producer in cohort.producers:
+            producer.is_idle = True
+    _cohorts.clear()
+
+
+on_clock_change(_stop_sweeps)
 
 
 def _reset_after_fork() -> None:

@@ -21,7 +21,15 @@ from collections.abc import Callable, Iterator
 
 from .timers import Timer, TimerQueue
 
-__all__ = ["Clock", "LoopClock", "Timer", "current_clock", "set_clock", "use_clock"]
+__all__ = [
+    "Clock",
+    "LoopClock",
+    "Timer",
+    "current_clock",
+    "on_clock_change",
+    "set_clock",
+    "use_clock",
+]
 
 _RESOLUTION = time.get_clock_info("monotonic").resolution
 """Event loops may wake up early by this much (about 16 ms on Windows)."""
@@ -195,6 +203,7 @@ def _nothing() -> None:
 _loop_clocks: weakref.WeakSet[LoopClock] = weakref.WeakSet()
 _timers_of_parent: list[TimerQueue] = []
 _current: Clock | None = None
+_on_change: list[Callable[[], object]] = []
 
 
 def current_clock() -> Clock:
@@ -214,7 +223,18 @@ def set_clock(clock: Clock) -> Clock:
     global _current
     previous = current_clock()
     _current = clock
+    if clock is not previous:
+        for handler in _on_change:
+            handler()
     return previous
+
+
+def on_clock_change(handler: Callable[[], object]) -> None:
+    """Call `handler` whenever another clock has been put in place, for as long as the process runs.
+
+    For modules that keep a timer of their own running, and have to start it anew on that clock.
+    """
+    _on_change.append(handler)
 
 
 @contextlib.contextmanager
