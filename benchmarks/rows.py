@@ -101,8 +101,8 @@ def _flat(shape: str) -> Callable[[Measured], float]:
 HIT = {"3.11": 1.25, "": 1.75}
 CASCADE = {"fan": "direct dependants", "chain": "nodes in a chain"}
 FLAT = 2.0
-"""How much dearer a node may be among 100,000 than among 1,000 to count as flat. The larger graph no
-longer fits the core's caches, which alone makes a node 1.5 to 1.9 times as dear (observ's too);
+"""How much dearer a node may be among 100,000 than among 1,000 to count as flat. The larger graph
+no longer fits the core's caches, which alone makes a node 1.5 to 1.9 times as dear (observ's too);
 work that grows with the size of the graph would show as 5 times at least."""
 
 
