@@ -54,20 +54,8 @@ def advance_tick() -> int:
     return tick - 1
 
 
-class Dependants(dict[int, "weakref.ref[Node]"]):
-    """The back edges of a node: the dependant's version → a weak reference to it, oldest first."""
-
-    __slots__ = ("threshold",)
-
-    def __init__(self) -> None:
-        self.threshold = 16
-
-    def prune(self) -> None:
-        """Drop the edges whose dependant is gone; the next look is due when the rest doubled."""
-        for version, reference in list(self.items()):
-            if reference() is None:
-                del self[version]
-        self.threshold = max(16, 2 * len(self))
+_FEW = 16
+"""As long as a node had fewer dependants, nobody looks for those that are gone."""
 
 
 class Keeper:
@@ -100,7 +88,9 @@ class Node:
         "flags",
         "keeper",
         "key",
+        "limit",
         "parent",
+        "stamp",
         "state",
         "used",
         "version",
@@ -117,11 +107,12 @@ class Node:
         self.flags = flags
         self.state = COMPUTING
         self.version = _next_version()
+        self.stamp = 0
         self.used = tick
-        self._value: Any = None
         self._error: BaseException | None = None
         self._dependencies: Any = []
-        self._dependants: Dependants | None = None
+        self._dependants: list[weakref.ref[Node]] | None = None
+        self.limit = _FEW
         self.cause: Any = None
         self.extra: Any = None
         keeper.computing[key] = self
@@ -136,16 +127,19 @@ class Node:
     # A call that finds its result returns the node itself: it is its own, finished, coroutine.
 
     def __await__(self) -> Generator[Any, None, Any]:
-        if self._error is not None or self.state == COMPUTING:
+        try:
+            return self._value
+        except AttributeError:
             self._raise()
-        return self._value
         yield  # type: ignore[unreachable]  # makes this a generator function
 
     def send(self, value: None) -> None:
         """Step the finished coroutine that a result is."""
-        if self._error is not None or self.state == COMPUTING:
+        try:
+            value = self._value
+        except AttributeError:
             self._raise()
-        raise StopIteration(self._value)
+        raise StopIteration(value)
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> None:
         """Raise `error`, as a finished coroutine does."""
@@ -169,28 +163,31 @@ class Node:
         global tick, room
         keeper = self.keeper
         key = self.key
-        self._value = value
-        self._error = error
+        if error is None:
+            self._value = value
+        else:
+            self._error = error
         self.parent = None
         if self._dependencies:
             reference = weakref.ref(self)
-            version = self.version
-            self._dependencies = unique = tuple(dict.fromkeys(self._dependencies))
-            for dependency in unique:
-                if dependency.state == CONSISTENT:
-                    dependants = dependency._dependants
-                    if dependants is None:
-                        dependency._dependants = dependants = Dependants()
-                    elif len(dependants) >= dependants.threshold:
-                        dependants.prune()
-                    dependants[version] = reference
-                else:
+            self._dependencies = used = tuple(self._dependencies)
+            # Looking at the length of every list is a third of the work. With many edges at once it
+            # is enough to do it now and then, by no rhythm that a program could fall in with.
+            looks = len(used) < _FEW or not self.version * 0x9E3779B1 & 0xF0000
+            for dependency in used:
+                dependants = dependency._dependants
+                if dependants is None:
                     self.flags |= PENDING
                     if self.cause is None:
                         self.cause = dependency if chain_causes else dependency.cause
+                elif looks and len(dependants) >= _FEW:
+                    dependency._link(reference)
+                else:
+                    dependants.append(reference)
         else:
             self._dependencies = ()
         self.state = CONSISTENT
+        self._dependants = []
         if keeper.computing.get(key) is self:
             del keeper.computing[key]
         tick += 1
@@ -216,10 +213,23 @@ class Node:
     @property
     def dependants(self) -> tuple[Any, ...]:
         """The living nodes that were computed from this one, in the order in which they were."""
-        if self._dependants is None:
-            return ()
-        nodes = (reference() for reference in self._dependants.values())
-        return tuple(node for node in nodes if node is not None)
+        nodes = (reference() for reference in self._dependants or ())
+        return tuple(
+            dict.fromkeys(node for node in nodes if node is not None and node.state == CONSISTENT)
+        )
+
+    def _link(self, reference: weakref.ref[Node]) -> None:
+        # An edge is not taken back when its dependant dies or goes stale: finding it would cost
+        # more than looking through all of them whenever their number has doubled.
+        assert self._dependants is not None
+        if len(self._dependants) >= self.limit:
+            self._dependants = [
+                reference
+                for reference in self._dependants
+                if (node := reference()) is not None and node.state == CONSISTENT
+            ]
+            self.limit = max(_FEW, 2 * len(self._dependants))
+        self._dependants.append(reference)
 
 
 def invalidate(node: Any, cause: Any = None, now: bool = False) -> None:
@@ -256,56 +266,50 @@ def _cascade(node: Any) -> None:
                     entries.clear()  # an emptied dict keeps its memory, a cleared one does not
         if observer is not None:
             observer.invalidated(node)
-        if node._dependencies:
-            version = node.version
-            for dependency in node._dependencies:
-                if dependency._dependants is not None:
-                    dependency._dependants.pop(version, None)
-            node._dependencies = ()
+        node._dependencies = ()
         dependants = node._dependants
-        if dependants is not None:
-            node._dependants = None
+        node._dependants = None
+        if dependants:
             cause = node if chain_causes else node.cause
-            stale = []
-            for reference in dependants.values():
+            for reference in reversed(dependants):  # so that the first one is taken first
                 dependant: Any = reference()
-                if dependant is not None:
+                if dependant is not None and dependant.state == CONSISTENT:
                     if dependant.cause is None:
                         dependant.cause = cause
                     if dependant.flags & DELAYED:
                         dependant._delay()
                     else:
-                        stale.append(dependant)
-            stale.reverse()
-            stack += stale
+                        stack.append(dependant)
 
 
 # Calls: one plain function per service instance and method, because nothing else that Python can
 # call is as fast. It has the parameters and defaults of the method itself.
 
 _CALL = """\
-def factory(_get, _current, _miss, _key_of, _plain, _unhashable, _defaults):
+def factory(_entries, _current, _miss, _key_of, _plain, _unhashable, _defaults):
     def _key_and_args({parameters}):
         {key}
         return _key, {arguments}
     def _answer({parameters}):
         {key}
         try:
-            _node = _get(_key)
+            _node = _entries[_key]
+        except KeyError:
+            return _miss(_key, {arguments})
         except TypeError as _error:
             raise _unhashable({arguments}) from _error
-        if _node is not None:
-            _node.used = tick
-            if hit_sampler is not None:
-                hit_sampler(_node)
-            _context = _current()
-            if _context is None:
-                return _node
-            if _context.state == 0:
+        _node.used = tick
+        if hit_sampler is not None:
+            hit_sampler(_node)
+        _context = _current()
+        if _context is None:
+            return _node
+        if not _context.state:
+            if _node.stamp != _context.version:
+                _node.stamp = _context.version
                 _context._dependencies.append(_node)
-                return _node
-            return _context._hit(_node)
-        return _miss(_key, {arguments})
+            return _node
+        return _context._hit(_node)
     return _answer, _key_and_args
 """
 
@@ -316,8 +320,7 @@ def _compile_call(definition: Any) -> Callable[..., Any]:
     key = f"_key = _key_of({arguments})"
     if definition.plain_keys:
         tests = " and ".join(
-            f"(type({name}) is str or type({name}) is int or type({name}) in _plain)"
-            for name in names
+            f"((_type := type({name})) is int or _type is str or _type in _plain)" for name in names
         )
         exact = names[0] if len(names) == 1 else arguments
         key = f"_key = {exact} if {tests} else _key_of({arguments})" if names else "_key = ()"
@@ -343,7 +346,7 @@ class Bound:
             definition.compiled_call = _compile_call(definition)
         self.table = table
         self._call, self._key = definition.compiled_call(
-            table.entries.get,
+            table.entries,
             current.get,
             table.miss,
             definition.key_of,

@@ -77,7 +77,7 @@ class Definition:
             self.make_key is None and len(self._kept) == len(names) and self.parameters.is_simple
         )
         """Whether the arguments themselves are the key, as long as their types allow it."""
-        self.plain_types: set[type] = {type(None), bytes}
+        self.plain_types: set[type] = {str, int, bytes, type(None)}
         """Types of arguments that have turned out to be fine as they are."""
         self._options: ComputedOptions | None = None
 
