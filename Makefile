@@ -78,7 +78,7 @@ format: $(VENV)/.installed $(VENV)/.group-lint ## format the code and mend what 
 	@$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed $(VENV)/.group-docs ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Documentation: site/index.html"
 
 constraints: ## resolve the newest versions of all dependencies into constraints.txt
