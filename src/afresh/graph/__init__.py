@@ -4,6 +4,8 @@ from .causes import InvalidationCause, Place, Tracking, track_causes, tracking
 from .computed import Computed
 from .computed_source import ComputedSource
 from .method import BoundComputeMethod, ComputeMethod, compute_function, compute_method
+from .monitor import Monitor, MonitorReport
+from .observe import GraphEvent, GraphEventKind, observe
 from .options import (
     CancellationReprocessing,
     ComputedOptions,
@@ -32,9 +34,18 @@ from .scopes import (
     try_current_computed,
 )
 from .service import ComputeService
+from .synchronizer import (
+    NO_SYNCHRONIZER,
+    PRECISE,
+    SafeSynchronizer,
+    Synchronizer,
+    current_synchronizer,
+)
 from .threads import invalidate_threadsafe
 
 __all__ = [
+    "NO_SYNCHRONIZER",
+    "PRECISE",
     "BoundComputeMethod",
     "CancellationReprocessing",
     "ComputeMethod",
@@ -42,8 +53,14 @@ __all__ = [
     "Computed",
     "ComputedOptions",
     "ComputedSource",
+    "GraphEvent",
+    "GraphEventKind",
     "InvalidationCause",
+    "Monitor",
+    "MonitorReport",
     "Place",
+    "SafeSynchronizer",
+    "Synchronizer",
     "Tracking",
     "capture",
     "capturing",
@@ -52,6 +69,7 @@ __all__ = [
     "compute_method",
     "computed_count",
     "current_computed",
+    "current_synchronizer",
     "default_options",
     "edges",
     "get_existing",
@@ -62,6 +80,7 @@ __all__ = [
     "isolated",
     "node_budget",
     "nodes",
+    "observe",
     "prune",
     "set_default_options",
     "set_node_budget",

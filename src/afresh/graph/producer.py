@@ -28,6 +28,7 @@ from ._context import COMPUTING, DELAYED, PENDING, PENDING_NOW, current
 from ._kernel import Keeper
 from .cached_errors import without_traceback
 from .computed import Computed
+from .observe import on_start
 from .options import ComputedOptions
 from .scopes import Isolated
 
@@ -138,8 +139,10 @@ def graph_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _enter_loop() -> asyncio.AbstractEventLoop:
-    """Move over to the running event loop, if that is a new one: its clock, and no trace of bodies
-    that ran in a closed one."""
+    """Move over to the running event loop, if that is a new one.
+
+    Its clock comes along, and no trace stays of bodies that ran in a closed one.
+    """
     global _loop
     loop = get_running_loop()
     previous = _loop()
@@ -183,6 +186,8 @@ async def produce(
         node = Computed(producer, key, stored, caller, producer.node_flags)
         if producer.is_observed:
             producer.starting(node)
+        if on_start:
+            on_start[0](node)
         token = current.set(node)
         try:
             value = await producer.body(*args)
@@ -290,3 +295,14 @@ async def _turn(node: Computed[Any], caller: Any, loop: asyncio.AbstractEventLoo
     waiter: asyncio.Future[None] = loop.create_future()
     extra.waiters.append(waiter)
     await waiter
+
+
+def call_behind(awaitable: Any) -> tuple[Producer, Any, tuple[Any, ...]] | None:
+    """Return the producer, the key and the arguments of a call that found no result and was not
+    awaited yet; None for any other awaitable. For tools that are handed such calls.
+    """
+    frame = getattr(awaitable, "cr_frame", None)
+    if frame is None or frame.f_code is not produce.__code__:
+        return None
+    variables = frame.f_locals
+    return variables["producer"], variables["key"], variables["args"]
