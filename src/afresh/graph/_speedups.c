@@ -1283,6 +1283,10 @@ find_table(Method *self, PyObject *instance)
     }
     Keeper *keeper = (Keeper *)table;
     size_t slot = CACHE_SLOT(instance);
+    Keeper *previous = self->cache[slot].keeper;
+    if (previous != NULL) {
+        previous->cached_in = NULL;  /* it may outlive this method, and must not look for it then */
+    }
     self->cache[slot].instance = instance;
     self->cache[slot].keeper = keeper;
     keeper->cached_in = self;
@@ -1324,6 +1328,7 @@ Method_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyOb
         if (node != NULL) {
             return hand_out(node);
         }
+        PyErr_Clear();  /* another key could not be compared; what follows says so */
     }
     return call_table(answer, &self->signature, table, args + 1, nargs - 1, kwnames);
 }
@@ -1415,7 +1420,17 @@ Method_set_name(Method *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     PyObject *call[] = {self->signature.definition, args[0], args[1]};
-    return PyObject_VectorcallMethod(str_named, call, 3, NULL);
+    PyObject *result = PyObject_VectorcallMethod(str_named, call, 3, NULL);
+    if (result == NULL) {
+        return NULL;
+    }
+    /* What keys are made of may come from the method that this one overrides. */
+    PyObject *definition = Py_NewRef(self->signature.definition);
+    if (Signature_init(&self->signature, definition) < 0) {
+        Py_CLEAR(result);
+    }
+    Py_DECREF(definition);
+    return result;
 }
 
 static PyObject *
