@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Generator
+from types import CodeType, FunctionType
 from typing import Any
 
 from ._context import COMPUTING, CONSISTENT, DELAYED, INVALIDATED, PENDING, PENDING_NOW, current
@@ -329,10 +330,19 @@ def _compile_call(definition: Any) -> Callable[..., Any]:
         arguments=arguments,
         key=key,
     )
-    namespace: dict[str, Any] = {}
-    exec(compile(source, f"<calls of {definition.name}>", "exec"), globals(), namespace)
-    factory: Callable[..., Any] = namespace["factory"]
-    return factory
+    module = compile(source, f"<calls of {definition.name}>", "exec")
+    factory = _first_code(module)
+    # What Python says of arguments that do not fit names the function by this.
+    name = getattr(definition.function, "__qualname__", definition.name)
+    named = (
+        each.replace(co_qualname=name) if isinstance(each, CodeType) else each
+        for each in factory.co_consts
+    )
+    return FunctionType(factory.replace(co_consts=tuple(named)), globals())
+
+
+def _first_code(module: CodeType) -> CodeType:
+    return next(each for each in module.co_consts if isinstance(each, CodeType))
 
 
 class Bound:
@@ -365,6 +375,7 @@ class Method:
     def __init__(self, definition: Any) -> None:
         self.definition = definition
         self.__doc__ = definition.__doc__
+        self.__module__ = definition.module
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.definition.named(owner, name)
@@ -387,10 +398,8 @@ class Method:
             for attribute in ("table", *type(bound).surface):  # type: ignore[attr-defined]
                 setattr(call, attribute, getattr(bound, attribute))
             call.bound = bound  # type: ignore[attr-defined]
-            call.__doc__ = self.__doc__
-            call.__name__ = self.definition.name
-            call.__qualname__ = self.definition.qualified_name
-            call.__module__ = self.definition.module
+            for attribute, value in vars(bound).items():
+                setattr(call, attribute, value)
         object.__setattr__(instance, self.definition.name, call)
         return call
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from decimal import Decimal
 from numbers import Number
+from operator import itemgetter
 from typing import Any
 
-__all__ = ["Parameters", "canonical", "is_plain"]
+__all__ = ["Parameters", "canonical", "is_plain", "named_as_tuple"]
 
 _TYPED = object()
 """Starts every key that carries its type, so that no tuple of a user's own can look like one."""
@@ -41,8 +42,6 @@ def canonical(value: Any) -> Hashable:
     kind = type(value)
     if kind is tuple:
         return tuple(map(canonical, value))
-    if kind is dict:  # only ever the collected keyword arguments of a call
-        return (_TYPED, dict, *((name, canonical(value[name])) for name in sorted(value)))
     if is_plain(kind):
         return value  # type: ignore[no-any-return]
     if issubclass(kind, (tuple, frozenset)):
@@ -57,6 +56,11 @@ def canonical(value: Any) -> Hashable:
     return (_TYPED, kind, value)
 
 
+def named_as_tuple(named: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return the collected keyword arguments of a call in an order of their own."""
+    return tuple(sorted(named.items(), key=itemgetter(0)))
+
+
 class Parameters:
     """The parameters of a compute method after `self`, and how a call's arguments line up.
 
@@ -65,7 +69,17 @@ class Parameters:
         skip_self: whether the first parameter is the service and does not count.
     """
 
-    __slots__ = ("_bind", "_spread", "defaults", "is_simple", "names", "signature", "source")
+    __slots__ = (
+        "_bind",
+        "_kinds",
+        "_spread",
+        "collects_named",
+        "defaults",
+        "is_simple",
+        "names",
+        "signature",
+        "source",
+    )
 
     def __init__(self, function: Callable[..., Any], *, skip_self: bool) -> None:
         signature = inspect.signature(function)
@@ -77,11 +91,14 @@ class Parameters:
         """The parameters as source text, with `_defaults[i]` for the i-th default."""
         names = "".join(f"{name}, " for name in self.names)
         self._bind = eval(f"lambda _defaults: lambda {self.source}: ({names})")(self.defaults)
-        self.is_simple = all(
-            parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-            for parameter in listed
-        )
+        # What Python says of arguments that do not fit names the function by this.
+        self._bind.__qualname__ = getattr(function, "__qualname__", self._bind.__qualname__)
+        self._kinds = tuple(parameter.kind for parameter in listed)
+        positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        self.is_simple = positional.issuperset(self._kinds)
         """Whether the arguments can all be handed on by position."""
+        self.collects_named = inspect.Parameter.VAR_KEYWORD in self._kinds
+        """Whether the last parameter collects keyword arguments."""
         spread = ", ".join(map(_handed_on, listed))
         self._spread = eval(f"lambda _body: lambda {', '.join(self.names)}: _body({spread})")
 
@@ -94,6 +111,18 @@ class Parameters:
         """
         bound: tuple[Any, ...] = self._bind(*args, **kwargs)
         return bound
+
+    def name_each(self, args: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+        """Iterate over the arguments of a call, as `bind` lines them up, and their names; those
+        that were collected come one by one: ``rest[0]``, and by the names that the caller gave.
+        """
+        for name, kind, value in zip(self.names, self._kinds, args, strict=True):
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                yield from ((f"{name}[{i}]", item) for i, item in enumerate(value))
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                yield from value.items()
+            else:
+                yield name, value
 
     def spread(self, body: Callable[..., Any]) -> Callable[..., Any]:
         """Return what calls `body` when given one argument for each parameter, as `bind` lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -12,7 +13,7 @@ from afresh.errors import DefinitionError
 
 from . import _kernel, causes
 from ._context import SCOPE, current
-from .keys import Parameters, canonical, is_plain
+from .keys import Parameters, canonical, is_plain, named_as_tuple
 from .options import OPTION_NAMES, ComputedOptions, check_names, default_options
 from .producer import Producer, produce
 from .scopes import Isolated
@@ -36,7 +37,10 @@ S = TypeVar("S")
 _TABLES = "_afresh_tables"
 """Where an instance keeps its tables, so that its results live and die with it."""
 
-_METHOD_OPTIONS = (*(name for name in OPTION_NAMES if name != "reprocessing"), "key", "ignore")
+_KEYS = ("key", "ignore")
+"""The options that are about keys and not about results."""
+
+_METHOD_OPTIONS = (*(name for name in OPTION_NAMES if name != "reprocessing"), *_KEYS)
 
 
 class Definition:
@@ -69,17 +73,10 @@ class Definition:
         _check_function(function, self.qualified_name)
         self.parameters = _parameters(function, self.qualified_name, is_method=is_method)
         self.given = _check_options(given, self)
-        self.make_key: Callable[..., Any] | None = given.get("key")
-        ignored = given.get("ignore", ())
-        names = self.parameters.names
-        self._kept = tuple(i for i, name in enumerate(names) if name not in ignored)
-        self.plain_keys = (
-            self.make_key is None and len(self._kept) == len(names) and self.parameters.is_simple
-        )
-        """Whether the arguments themselves are the key, as long as their types allow it."""
         self.plain_types: set[type] = {str, int, bytes, type(None)}
         """Types of arguments that have turned out to be fine as they are."""
         self._options: ComputedOptions | None = None
+        self._key_like(self.given)
 
     # -- options
 
@@ -93,7 +90,7 @@ class Definition:
     def _resolve(self, defaults: ComputedOptions) -> ComputedOptions:
         given: dict[str, Any] = {}
         for definition in reversed(self.lineage()):
-            given |= {k: v for k, v in definition.given.items() if k not in {"key", "ignore"}}
+            given |= {k: v for k, v in definition.given.items() if k not in _KEYS}
         try:
             return defaults.replace(**given)
         except DefinitionError as error:
@@ -114,22 +111,32 @@ class Definition:
         """Called when the class that holds the method is made."""
         from .service import ComputeService
 
-        if self.owner is not None:  # an alias in the same class, or in another
-            return
-        self.owner = owner
-        self.name = self.__name__ = name
-        self.qualified_name = self.__qualname__ = f"{owner.__qualname__}.{name}"
+        if self.owner is None:
+            self.name = self.__name__ = name
+            self.qualified_name = self.__qualname__ = f"{owner.__qualname__}.{name}"
+        elif name != self.name or owner.__name__ != self.owner.__name__:
+            return  # an alias in the same class, or in another
+        self.owner = owner  # again if a decorator makes the class anew, with slots for example
         self.in_service = issubclass(owner, ComputeService)
-        if not self.is_method:
+        for definition in reversed(self.lineage()):
+            given = definition.given
+            self._key_like({option: given[option] for option in _KEYS if option in given})
+        if not self.in_service:  # a service checks its methods itself: see `ComputeService`
+            self.check()
+
+    def check(self) -> None:
+        """Refuse what can't work in the class that holds the method.
+
+        Raises:
+            DefinitionError: says what and why.
+        """
+        assert self.owner is not None
+        if self.owner.__dictoffset__ == 0:
             raise DefinitionError(
-                f"{self.qualified_name} is a @compute_function inside a class; "
-                "use @compute_method there."
+                f"{self.qualified_name}: instances of {self.owner.__qualname__} have no __dict__ "
+                "to keep results in; add '__dict__' to its __slots__, or remove them."
             )
-        if owner.__dictoffset__ == 0:
-            raise DefinitionError(
-                f"{self.qualified_name}: instances of {owner.__qualname__} have no __dict__ to "
-                "keep results in; add '__dict__' to its __slots__, or remove them."
-            )
+        _check_defaults(self.ignored, self)
         self._resolve(default_options())
 
     def table_of(self, instance: Any) -> Table | None:
@@ -161,6 +168,23 @@ class Definition:
 
     # -- keys
 
+    def _key_like(self, given: dict[str, Any]) -> None:
+        """Make keys as `given` says: `key` and `ignore` as declared, here or by what is overridden,
+        whose parameters may be others.
+        """
+        names = self.parameters.names
+        if "key" in given:
+            self.make_key: Callable[..., Any] | None = self.parameters.spread(given["key"])
+        elif self.owner is None:
+            self.make_key = None
+        if "ignore" in given:
+            self.ignored = tuple(name for name in given["ignore"] if name in names)
+        elif self.owner is None:
+            self.ignored = ()
+        self._kept = tuple(i for i, name in enumerate(names) if name not in self.ignored)
+        self.plain_keys = self.make_key is None and not self.ignored and self.parameters.is_simple
+        """Whether the arguments themselves are the key, as long as their types allow it."""
+
     def key_of(self, args: tuple[Any, ...]) -> Any:
         """The key of a call with these arguments, one for each parameter.
 
@@ -176,7 +200,9 @@ class Definition:
                     f"{self.qualified_name}(): key= returned {made!r}, which is not hashable."
                 ) from error
             return canonical(made)
-        kept = args if len(self._kept) == len(args) else tuple(args[i] for i in self._kept)
+        kept = list(args) if not self.ignored else [args[i] for i in self._kept]
+        if self.parameters.collects_named:
+            kept[-1] = named_as_tuple(kept[-1])
         try:
             key = tuple(map(canonical, kept))
             hash(key)
@@ -188,7 +214,9 @@ class Definition:
 
     def unhashable(self, args: tuple[Any, ...]) -> TypeError:
         """The error for arguments that can't be part of a key."""
-        for name, value in zip(self.parameters.names, args, strict=True):
+        for name, value in self.parameters.name_each(args):
+            if name in self.ignored:
+                continue
             try:
                 hash(canonical(value))
             except TypeError:
@@ -217,12 +245,7 @@ def _tables_of(instance: Any) -> dict[Definition, Table]:
 
 def _check_function(function: Any, name: str) -> None:
     if isinstance(function, (staticmethod, classmethod, property)):
-        kind = type(function).__name__
-        raise DefinitionError(
-            f"{getattr(function, '__qualname__', name)}: a {kind} can't be a compute method; its "
-            "results belong to an instance. Use a plain async method, or @compute_function outside "
-            "the class."
-        )
+        raise wrong_kind(function, getattr(unwrapped(function), "__qualname__", name))
     if inspect.isasyncgenfunction(function):
         raise DefinitionError(
             f"{name} is an async generator; a compute method returns one value. "
@@ -232,14 +255,34 @@ def _check_function(function: Any, name: str) -> None:
         raise DefinitionError(
             f"{name} must be declared with 'async def' to be computed and cached."
         )
-    if "return" in function.__annotations__ and function.__annotations__["return"] in {
-        None,
-        "None",
-    }:
+    annotations = getattr(function, "__annotations__", {})
+    if "return" in annotations and annotations["return"] in (None, "None"):
         raise DefinitionError(
             f"{name} is declared to return None; a compute method returns what is to be cached. "
             "Return the value, or make it an ordinary method."
         )
+
+
+def unwrapped(attribute: Any) -> Any:
+    """The function inside a static method, a class method or a property; else what was passed."""
+    if isinstance(attribute, property):
+        return attribute.fget
+    return getattr(attribute, "__func__", attribute)
+
+
+def wrong_kind(attribute: Any, name: str) -> DefinitionError:
+    """The error for a compute method that belongs to no instance."""
+    return DefinitionError(
+        f"{name}: a {type(attribute).__name__} can't be a compute method; its results belong to an "
+        "instance. Use a plain async method, or @compute_function outside the class."
+    )
+
+
+def function_in_class(name: str) -> DefinitionError:
+    """The error for a compute function that should be a method."""
+    return DefinitionError(
+        f"{name} is a @compute_function inside a class; use @compute_method there."
+    )
 
 
 def _parameters(function: Callable[..., Any], name: str, *, is_method: bool) -> Parameters:
@@ -265,11 +308,7 @@ def _check_options(given: dict[str, Any], definition: Definition) -> dict[str, A
                 f"{name}: ignore= names {parameter!r}, which is no parameter of it; "
                 f"it has {', '.join(names) or 'none'}."
             )
-        if definition.parameters.defaults[names.index(parameter)] is inspect.Parameter.empty:
-            raise DefinitionError(
-                f"{name}: the ignored parameter {parameter!r} needs a default value, with which "
-                "the result is computed when nobody passes one."
-            )
+    _check_defaults(ignored, definition)
     times = {option: value for option, value in given.items() if option in OPTION_NAMES}
     times.pop("equals", None)  # whether it may stand alone depends on the method it overrides
     try:
@@ -277,6 +316,16 @@ def _check_options(given: dict[str, Any], definition: Definition) -> dict[str, A
     except DefinitionError as error:
         raise DefinitionError(f"{name}: {error}") from None
     return given
+
+
+def _check_defaults(ignored: tuple[str, ...], definition: Definition) -> None:
+    parameters = definition.parameters
+    for name, default in zip(parameters.names, parameters.defaults, strict=True):
+        if name in ignored and default is inspect.Parameter.empty:
+            raise DefinitionError(
+                f"{definition.qualified_name}: the ignored parameter {name!r} needs a default "
+                "value, with which the result is computed when nobody passes one."
+            )
 
 
 class Table(Producer):
@@ -293,7 +342,7 @@ class Table(Producer):
         body = definition.parameters.spread(function)
         super().__init__(body, options, instance, len(definition.parameters.names))
         self.definition = definition
-        self.is_observed = definition.given.get("ignore") is not None
+        self.is_observed = bool(definition.ignored)
         self.is_idle = True
         self.bound = BoundComputeMethod(self)
 
@@ -310,9 +359,8 @@ class Table(Producer):
 
     def stored(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         definition = self.definition
-        ignored = definition.given.get("ignore", ())
         return tuple(
-            default if name in ignored else value
+            default if name in definition.ignored else value
             for name, value, default in zip(
                 definition.parameters.names, args, definition.parameters.defaults, strict=True
             )
@@ -437,8 +485,11 @@ else:
             self.__qualname__ = definition.qualified_name
             self.__module__ = definition.module
             self.__wrapped__ = definition.function
+            self.__signature__ = definition.parameters.signature
             # What frameworks ask to tell async callables.
             self._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+            if sys.version_info >= (3, 12):
+                inspect.markcoroutinefunction(self)
 
         def invalidate(self, *args, **kwargs):
             key, _ = self._key(*args, **kwargs)
@@ -461,10 +512,10 @@ else:
             return self.table.definition
 
         def __set_name__(self, owner, name):
-            raise DefinitionError(
-                f"{owner.__qualname__}.{name} is a @compute_function inside a class; "
-                "use @compute_method there."
-            )
+            from .service import ComputeService
+
+            if not issubclass(owner, ComputeService):  # which looks for itself
+                raise function_in_class(f"{owner.__qualname__}.{name}")
 
         def __repr__(self):
             return repr(self.table.definition)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
+from collections.abc import Iterator
 from typing import Any
 
 from afresh.errors import DefinitionError
 
 from ._kernel import Method
-from .method import _TABLES, compute_method_of
+from .method import (
+    _TABLES,
+    BoundComputeMethod,
+    compute_method_of,
+    function_in_class,
+    unwrapped,
+    wrong_kind,
+)
 
 __all__ = ["ComputeService"]
 
@@ -32,18 +40,15 @@ class ComputeService(ABC):
         super().__init_subclass__(**kwargs)
         for name, attribute in list(vars(cls).items()):
             if isinstance(attribute, Method):
-                continue
-            base = _overridden(cls, name)
-            if base is None:
-                continue
-            if not inspect.iscoroutinefunction(attribute):
-                raise DefinitionError(
-                    f"{cls.__qualname__}.{name} overrides the compute method "
-                    f"{base.definition.qualified_name} but is not declared with 'async def'."
-                )
-            method = compute_method_of(attribute, {})
-            setattr(cls, name, method)
-            method.definition.named(cls, name)
+                attribute.definition.check()
+            elif isinstance(attribute, BoundComputeMethod):
+                raise function_in_class(f"{cls.__qualname__}.{name}")
+            elif isinstance(unwrapped(attribute), Method):
+                raise wrong_kind(attribute, f"{cls.__qualname__}.{name}")
+        for name in {name for base in cls.__mro__[1:] for name in _methods_of(base)}:
+            attribute = _found_first(cls, name)
+            if not isinstance(attribute, Method):
+                _make_compute_method(cls, name, attribute)
 
     def __getstate__(self) -> Any:
         """The state to copy or pickle: results stay with the original."""
@@ -54,9 +59,24 @@ class ComputeService(ABC):
         }
 
 
-def _overridden(cls: type, name: str) -> Any:
-    for base in cls.__mro__[1:]:
-        attribute = vars(base).get(name)
-        if attribute is not None:
-            return attribute if isinstance(attribute, Method) else None
-    return None
+def _methods_of(cls: type) -> Iterator[str]:
+    return (name for name, attribute in vars(cls).items() if isinstance(attribute, Method))
+
+
+def _found_first(cls: type, name: str) -> Any:
+    return next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+
+
+def _make_compute_method(cls: type, name: str, override: Any) -> None:
+    """Put a compute method into `cls` where a body without the decorator stands in for one."""
+    overridden = next(base for base in cls.__mro__ if name in _methods_of(base))
+    if not inspect.iscoroutinefunction(override) and not inspect.isasyncgenfunction(override):
+        raise DefinitionError(
+            f"{cls.__qualname__}.{name} overrides the compute method "
+            f"{vars(overridden)[name].definition.qualified_name} but is not declared with "
+            "'async def'."
+        )
+    method: Any = compute_method_of(override, {})
+    setattr(cls, name, method)
+    method.__set_name__(cls, name)
+    method.definition.check()
