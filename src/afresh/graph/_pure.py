@@ -112,7 +112,8 @@ class Node:
         self.used = tick
         self._error: BaseException | None = None
         self._dependencies: Any = []
-        self._dependants: list[weakref.ref[Node]] | None = None
+        self._dependants: list[weakref.ref[Node]] | tuple[()] | None = None
+        """None as long as, or when no longer, anything may depend on the node."""
         self.limit = _FEW
         self.cause: Any = None
         self.extra: Any = None
@@ -177,18 +178,21 @@ class Node:
             looks = len(used) < _FEW or not self.version * 0x9E3779B1 & 0xF0000
             for dependency in used:
                 dependants = dependency._dependants
-                if dependants is None:
+                if dependants:
+                    if looks and len(dependants) >= _FEW:
+                        dependency._link(reference)
+                    else:
+                        dependants.append(reference)
+                elif dependants is not None:
+                    dependency._dependants = [reference]
+                else:  # stale by now
                     self.flags |= PENDING
                     if self.cause is None:
                         self.cause = dependency if chain_causes else dependency.cause
-                elif looks and len(dependants) >= _FEW:
-                    dependency._link(reference)
-                else:
-                    dependants.append(reference)
         else:
             self._dependencies = ()
         self.state = CONSISTENT
-        self._dependants = []
+        self._dependants = ()
         if keeper.computing.get(key) is self:
             del keeper.computing[key]
         tick += 1
@@ -222,15 +226,16 @@ class Node:
     def _link(self, reference: weakref.ref[Node]) -> None:
         # An edge is not taken back when its dependant dies or goes stale: finding it would cost
         # more than looking through all of them whenever their number has doubled.
-        assert self._dependants is not None
-        if len(self._dependants) >= self.limit:
-            self._dependants = [
+        dependants = self._dependants
+        assert isinstance(dependants, list)
+        if len(dependants) >= self.limit:
+            dependants[:] = [
                 reference
-                for reference in self._dependants
+                for reference in dependants
                 if (node := reference()) is not None and node.state == CONSISTENT
             ]
-            self.limit = max(_FEW, 2 * len(self._dependants))
-        self._dependants.append(reference)
+            self.limit = max(_FEW, 2 * len(dependants))
+        dependants.append(reference)
 
 
 def invalidate(node: Any, cause: Any = None, now: bool = False) -> None:

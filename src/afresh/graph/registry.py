@@ -100,8 +100,8 @@ class Cohort:
                 seen += 1
                 if seen % SLICE == 0:
                     yield
+            _give_back(entries)
             if not entries:
-                _emptied(producer)
                 self.producers.discard(producer)
                 producer.is_idle = True
 
@@ -171,13 +171,22 @@ def _threshold_of(node: Any) -> float:
     return cohort.threshold if cohort is not None else -1
 
 
-def _emptied(producer: Producer) -> None:
-    producer.entries.clear()  # gives back the memory that an emptied dict keeps
+def _give_back(entries: dict[Any, Any]) -> None:
+    """Return the memory that a dict keeps when most of its items were removed."""
+    if sys.getsizeof(entries) > 512 * (len(entries) + 1):
+        left = dict(entries)
+        entries.clear()
+        entries.update(left)
 
 
 def enlist(producer: Producer) -> None:
     """Make a new producer known."""
     _producers.add(producer)
+
+
+def delist(producer: Producer) -> None:
+    """Leave a producer out of everything here: its results belong to whoever made it."""
+    _producers.discard(producer)
 
 
 def watch(producer: Producer) -> None:
@@ -241,7 +250,7 @@ def _evict(wanted: int) -> int:
     dropped = start = 0
     while dropped < wanted and start < len(ticks):
         # The oldest may be held, so look at as many again as are still wanted.
-        start = min(start + max(wanted - dropped, 16), len(ticks))
+        start = min(max(start + wanted - dropped, 2 * start), len(ticks))
         threshold = ticks[start - 1]
         for producer in producers:
             entries = producer.entries
@@ -293,6 +302,8 @@ def prune() -> int:
     for producer in list(_producers):
         for key in list(producer.entries):
             dropped += _drop(producer.entries, key, math.inf)
+    for producer in list(_producers):
+        _give_back(producer.entries)
     return dropped
 
 
