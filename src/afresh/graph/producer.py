@@ -168,7 +168,7 @@ async def produce(
     """
     loop = _loop()
     task = current_task(loop) if loop is not None else None
-    if task is None:  # that loop is not the running one
+    if loop is None or task is None:  # that loop is not the running one
         loop = _enter_loop()
         task = current_task(loop)
     cancellations = task.cancelling() if task is not None else 0
