@@ -216,7 +216,3 @@ async def test_a_shielded_call_goes_on_when_its_caller_is_cancelled():
     gated.gate.set()
     assert await inner == 0
     assert gated.get.existing(1) is not None
-
-
-def test_frameworks_take_the_method_for_an_async_function():
-    assert asyncio.iscoroutinefunction(Counters().get)

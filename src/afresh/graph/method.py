@@ -154,7 +154,7 @@ class Definition:
                     return None
                 break
         if tables and next(iter(tables.values())).instance is not instance:
-            tables = {}  # the instance is a copy, and came with the original's
+            tables = _Tables()  # the instance is a copy, and came with the original's
             object.__setattr__(instance, _TABLES, tables)
         table = tables[self] = make_table(self, instance)
         return table
@@ -233,12 +233,21 @@ class Definition:
         return f"<{kind} {self.qualified_name}>"
 
 
+class _Tables(dict["Definition", "Table"]):
+    """The tables of one instance. Whoever copies or pickles that gets none of them."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Tables, ()
+
+
 def _tables_of(instance: Any) -> dict[Definition, Table]:
     # Not through `instance.__dict__`: asking for that makes all attributes of the instance slower.
     try:
         tables: dict[Definition, Table] = object.__getattribute__(instance, _TABLES)
     except AttributeError:
-        tables = {}
+        tables = _Tables()
         object.__setattr__(instance, _TABLES, tables)
     return tables
 

@@ -52,9 +52,15 @@ class ComputeService(ABC):
 
     def __getstate__(self) -> Any:
         """The state to copy or pickle: results stay with the original."""
+        state: Any = super().__getstate__()
+        if isinstance(state, tuple):  # what the dictionary holds, and what slots hold
+            return self._without_results(state[0] or {}), *state[1:]
+        return self._without_results(state) if isinstance(state, dict) else state
+
+    def _without_results(self, attributes: dict[str, Any]) -> dict[str, Any]:
         return {
             name: value
-            for name, value in self.__dict__.items()
+            for name, value in attributes.items()
             if name != _TABLES and not isinstance(getattr(type(self), name, None), Method)
         }
 
