@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
 from afresh.errors import InvalidStateError
+from afresh.graph._context import current
 from afresh.graph.causes import INITIAL, STATE_CLOSED
 from afresh.graph.computed import Computed, UpdateDelayer
 from afresh.graph.options import ComputedOptions
@@ -67,17 +68,17 @@ class ComputedState(State[T]):
         configure: Callable[[Any], object] | None = None,
         start: bool = True,
     ) -> None:
-        self.delayer: UpdateDelayer = as_delayer(delay)
-        """Decides when to update; may be replaced at any time."""
+        self._function = function
+        self._delayer = as_delayer(delay)
         self.graceful_close = graceful_close
-        self._context = contextvars.copy_context() if flow_context else None
+        self._context = _flowing_context() if flow_context else None
         self._task: asyncio.Task[None] | None = None
         self._is_computing = False
         self._closing: Timer | None = None
         self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
         self.is_started = False
         self.is_closed = False
-        super().__init__(function, options=options, category=category, configure=configure)
+        super().__init__(self._compute, options=options, category=category, configure=configure)
         computed: Computed[T] = settle(self._producer, initial)
         self._snapshot = Snapshot(computed)
         if start:
@@ -104,7 +105,7 @@ class ComputedState(State[T]):
             ) from None
         self._loop = weakref.ref(loop)
         self.is_started = True
-        self._run()
+        self._resume()
 
     def close(self) -> None:
         """Stop updating, and let go of what the value was computed from; it stays readable.
@@ -116,11 +117,13 @@ class ComputedState(State[T]):
             return
         self.is_closed = True
         task = self._task
-        if task is not None and not task.done():
+        if task is not None:
             if self._is_computing and self.graceful_close > 0:
-                self._closing = current_clock().call_later(self.graceful_close, task.cancel)
+                self._closing = current_clock().call_later(
+                    self.graceful_close, lambda: _cancel(task)
+                )
             else:
-                task.cancel()
+                _cancel(task)
         self._close()
 
     dispose = close
@@ -129,7 +132,11 @@ class ComputedState(State[T]):
         """Close the state, and return when nothing of it runs any more."""
         self.close()
         task = self._task
-        if task is not None and task is not asyncio.current_task():
+        if (
+            task is not None
+            and task is not asyncio.current_task()
+            and task.get_loop() is asyncio.get_running_loop()
+        ):
             await asyncio.wait([task])
 
     async def __aenter__(self) -> ComputedState[T]:
@@ -141,19 +148,25 @@ class ComputedState(State[T]):
 
     def _check_open(self) -> None:
         if self.is_closed:
-            raise InvalidStateError(f"{self!r} is closed; make a new one.")
+            raise self._closed()
+
+    def _closed(self) -> InvalidStateError:
+        return InvalidStateError(f"{self!r} is closed; make a new one.")
 
     # -- using
 
-    async def use(self) -> T:
+    def use(self) -> Coroutine[Any, Any, T]:
         """Return the fresh value; the running computation then depends on the state.
+
+        Returns:
+            An awaitable of the value.
 
         Raises:
             Exception: the computation failed.
-            InvalidStateError: the state is closed.
+            InvalidStateError: the state is closed, or the call is made inside `invalidating()`.
         """
         self._check_open()
-        return await self._snapshot.computed.use()
+        return self._snapshot.computed.use()
 
     async def update(self) -> Computed[T]:
         """Return the fresh result, computing it now if need be; adds no dependency.
@@ -166,12 +179,25 @@ class ComputedState(State[T]):
 
     # -- updating
 
-    def _after_invalidation(self) -> None:
-        if self.is_started and not self.is_closed:
-            self._run()
+    @property
+    def delayer(self) -> UpdateDelayer:
+        """Decides when to update. May be set at any time, also to seconds; a delay that is under
+        way is not changed by that.
+        """
+        return self._delayer
 
-    def _run(self) -> None:
-        if self._task is not None:
+    @delayer.setter
+    def delayer(self, delay: float | UpdateDelayer | None) -> None:
+        self._delayer = as_delayer(delay)
+
+    def _after_invalidation(self) -> None:
+        self._resume()
+
+    def _resume(self) -> None:
+        if not self.is_started or self.is_closed or self.computed.is_consistent:
+            return
+        task = self._task
+        if task is not None and not task.done() and not task.get_loop().is_closed():
             return
         try:
             loop = asyncio.get_running_loop()
@@ -179,42 +205,110 @@ class ComputedState(State[T]):
             # Made stale by code outside the loop: go on as soon as that runs again.
             home = self._loop()
             if home is not None and not home.is_closed():
-                home.call_soon(self._run, context=contextvars.Context())
+                home.call_soon(_resume, weakref.ref(self), context=contextvars.Context())
             return
         self._loop = weakref.ref(loop)
+        self._is_computing = False
+        context = self._context.copy() if self._context is not None else None
         self._task = start_background(
-            self._keep_up, name=f"update of {self.category}", context=self._context
+            _keep_up(weakref.ref(self)), name=f"update of {self.category}", context=context
         )
 
-    async def _keep_up(self) -> None:
-        """Update until the result is fresh, then end: the next invalidation starts a new task."""
-        task = asyncio.current_task()
-        failures = 0
+    async def _compute(self) -> T:
         try:
-            while not self.is_closed:
-                snapshot = self._snapshot
-                if snapshot.computed.is_consistent:
-                    return
-                if not snapshot.is_initial or failures:
-                    await self.delayer.delay(snapshot.retry_count + failures)
-                if snapshot is self._snapshot and not self.is_closed:
-                    self._is_computing = True
-                    try:
-                        await snapshot.computed.update()
-                        failures = 0
-                    except asyncio.CancelledError:
-                        if task is None or task.cancelling():
-                            raise
-                        failures += 1  # something within keeps being cancelled: try again later
-                    finally:
-                        self._is_computing = False
+            return await self._function()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self.is_closed or (task is not None and task.cancelling()):
+                raise
+            # Because of the closing, then; not something within that is worth another try.
+            raise self._closed() from None
+
+    async def _try_update(self) -> bool:
+        """Update now; returns whether that came to a result, which may be an error."""
+        self._is_computing = True
+        try:
+            await self._snapshot.computed.update()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return False  # something within keeps being cancelled
+        except InvalidStateError:
+            if not self.is_closed:
+                raise
+            return False
+        else:
+            return True
         finally:
-            self._task = None
-            if self._closing is not None:
-                self._closing.cancel()
+            self._is_computing = False
+
+    def _end_task(self) -> None:
+        self._task = None
+        if self._closing is not None:
+            self._closing.cancel()
 
     def _publish(self, computed: Computed[T]) -> None:
         if self.is_closed:
             computed.invalidate(now=True, cause=STATE_CLOSED)
         else:
             super()._publish(computed)
+
+
+async def _keep_up(reference: Callable[[], ComputedState[Any] | None]) -> None:
+    """Update a state until it is fresh, then end: the next invalidation starts a new task.
+
+    Holds the state only while it computes. When nobody else holds it any more, the task ends.
+    """
+    state = reference()
+    if state is None:
+        return
+    task = asyncio.current_task()
+    assert task is not None
+    reference = weakref.ref(state, lambda _: _cancel_threadsafe(task))
+    failures = 0
+    try:
+        while not state.is_closed and not state.computed.is_consistent:
+            snapshot = state.snapshot
+            if not snapshot.is_initial or failures:
+                number = snapshot.update_count
+                delay = state.delayer.delay(snapshot.retry_count + failures)
+                state = snapshot = None  # type: ignore[assignment]
+                await delay
+                state = reference()
+                if state is None:
+                    return
+                if state.is_closed or state.snapshot.update_count != number:
+                    continue
+            failures = 0 if await state._try_update() else failures + 1
+    finally:
+        if state is None:
+            state = reference()
+        if state is not None and state._task is task:
+            state._end_task()
+
+
+def _resume(reference: Callable[[], ComputedState[Any] | None]) -> None:
+    state = reference()
+    if state is not None:
+        state._resume()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    if not task.get_loop().is_closed():
+        task.cancel()
+
+
+def _cancel_threadsafe(task: asyncio.Task[None]) -> None:
+    # Garbage is collected by whatever thread comes across it.
+    try:
+        task.get_loop().call_soon_threadsafe(task.cancel, context=contextvars.Context())
+    except RuntimeError:
+        pass  # the loop is closed
+
+
+def _flowing_context() -> contextvars.Context:
+    # Without the computation or scope in which the state was made: it has nothing to do with them.
+    context = contextvars.copy_context()
+    context.run(current.set, None)
+    return context

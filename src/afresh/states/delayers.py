@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from typing import Protocol, runtime_checkable
 
+from afresh.graph.computed import UpdateDelayer
 from afresh.primitives.clock import Clock, current_clock
 from afresh.primitives.delays import RetryDelays
 
@@ -38,19 +38,6 @@ __all__ = [
 
 _TICK = 0.015
 _ROUNDING = 1e-6
-
-
-@runtime_checkable
-class UpdateDelayer(Protocol):
-    """What decides when a stale state computes its next value."""
-
-    async def delay(self, retry_count: int) -> None:
-        """Wait before the next update.
-
-        Args:
-            retry_count: how many attempts in a row have failed with a transient error; 0 when
-                the last one succeeded.
-        """
 
 
 class DelayerDefaults:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from afresh.errors import DefinitionError
 from afresh.graph._context import current
 from afresh.graph.causes import STATE_SET
 from afresh.graph.computed import Computed
@@ -14,11 +15,13 @@ from afresh.graph.producer import settle
 from afresh.primitives.result import Result
 
 from .snapshot import Snapshot
-from .state import State, StateEvent
+from .state import State
 
 __all__ = ["MutableState"]
 
 T = TypeVar("T")
+
+_LIFETIMES = ("auto_invalidate", "transient_error_delay", "error_delay")
 
 
 class MutableState(State[T]):
@@ -53,6 +56,12 @@ class MutableState(State[T]):
         configure: Callable[[Any], object] | None = None,
     ) -> None:
         super().__init__(self._present, options=options, category=category, configure=configure)
+        for name in _LIFETIMES:
+            if getattr(self.options, name) == 0:
+                raise DefinitionError(
+                    f"{type(self).__name__} can't have {name}=0: it would renew its result for "
+                    "ever. Use a longer time, or math.inf for never."
+                )
         self._next: Result[T] = Result.ok(value)
         self._snapshot = Snapshot(self._settled())
 
@@ -106,17 +115,16 @@ class MutableState(State[T]):
         self._snapshot.computed.invalidate(cause=STATE_SET)
 
     def _settled(self) -> Computed[T]:
-        return settle(self._producer, self._next.value_or_none, self._next.error)
+        computed = settle(self._producer, self._next.value_or_none, self._next.error)
+        self._producer.expire(computed)
+        return computed
 
     async def _present(self) -> T:
         return self._next.value
 
     def _after_invalidation(self) -> None:
-        self._snapshot.updating()
-        self._fire(StateEvent.UPDATING)
-        computed = self._settled()
-        self._producer.expire(computed)
-        self._publish(computed)
+        self._starting()
+        self._publish(self._settled())
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Generic, TypeVar
 
+from afresh.graph.cached_errors import fresh_copy
 from afresh.graph.computed import Computed, is_transient_failure
 
 __all__ = ["Snapshot"]
@@ -19,32 +20,38 @@ class Signal:
 
     def __init__(self) -> None:
         self._outcome: bool | BaseException = False
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: dict[asyncio.Future[None], None] | None = None
 
-    def set(self, failure: BaseException | None = None) -> None:
-        """Let it happen, or fail; only the first call counts."""
+    def set(self, failure: BaseException | None = None) -> bool:
+        """Let it happen, or fail, unless that was done before; returns whether it was not."""
         if self._outcome:
-            return
+            return False
         self._outcome = failure if failure is not None else True
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
-            if not waiter.done():
+            # A loop may be closed while a task of it still waits; nobody is left to wake up then.
+            if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
+        return True
 
     async def wait(self) -> None:
         """Return when it has happened.
 
         Raises:
-            BaseException: it failed.
+            BaseException: a copy of the error that it failed with.
         """
         if not self._outcome:
             if self._waiters is None:
-                self._waiters = []
+                self._waiters = {}
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                if self._waiters is not None:
+                    self._waiters.pop(waiter, None)
         if isinstance(self._outcome, BaseException):
-            raise self._outcome.with_traceback(None)
+            raise fresh_copy(self._outcome)
 
 
 class Snapshot(Generic[T_co]):
@@ -112,9 +119,11 @@ class Snapshot(Generic[T_co]):
         self._updating.set(failure)
         self._updated.set(failure)
 
-    def updating(self) -> None:
-        """Release those who wait for the next computation to begin."""
-        self._updating.set()
+    def updating(self) -> bool:
+        """Release those who wait for the next computation to begin; returns whether it had not
+        begun before.
+        """
+        return self._updating.set()
 
     def __repr__(self) -> str:
         return (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 from afresh.errors import DefinitionError, InvalidStateError
-from afresh.graph.causes import STATE_CLOSED
+from afresh.graph._context import current
+from afresh.graph.causes import RECOMPUTED, STATE_CLOSED, here
 from afresh.graph.computed import Computed
 from afresh.graph.options import ComputedOptions
 from afresh.graph.producer import Producer
@@ -49,6 +51,10 @@ class StateProducer(Producer):
     @property
     def category(self) -> str:
         return self.state.category
+
+    def stored(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.state._check_open()  # the first thing that happens when something is to be computed
+        return args
 
     def starting(self, computed: Computed[Any]) -> None:
         computed._with_extra()  # so that `forget` is called
@@ -164,15 +170,12 @@ class State(ABC, Generic[T]):
             cause: recorded with the result; where the call was written, by default.
         """
         existing = self._producer.existing(()) or self._snapshot.computed
-        if cause is None:
-            existing.invalidate(after=after)
-        else:
-            existing.invalidate(after=after, cause=cause)
+        existing.invalidate(after=after, cause=cause if cause is not None else here())
 
     async def recompute(self) -> Computed[T]:
         """Make the result stale and return a fresh one, without the usual delay."""
         existing = self._producer.existing(()) or self._snapshot.computed
-        existing.invalidate(now=True)
+        existing.invalidate(now=True, cause=RECOMPUTED)
         return await self.update()
 
     async def when_updated(self) -> None:
@@ -181,6 +184,7 @@ class State(ABC, Generic[T]):
         Raises:
             InvalidStateError: the state was closed first.
         """
+        self._resume()
         await self._snapshot.when_updated()
 
     async def when_ready(self) -> None:
@@ -203,6 +207,7 @@ class State(ABC, Generic[T]):
             if not snapshot.is_initial:
                 yield snapshot.computed
             if snapshot is self._snapshot:
+                self._resume()
                 try:
                     await snapshot.when_updated()
                 except InvalidStateError:
@@ -234,13 +239,14 @@ class State(ABC, Generic[T]):
             if happened[1] in events:
                 handler(*happened)
 
+        functools.update_wrapper(call, handler, updated=())  # for the log, should it fail
         return self._handlers.add(call)
 
     # -- for the producer
 
     def _starting(self) -> None:
-        self._snapshot.updating()
-        self._fire(StateEvent.UPDATING)
+        if self._snapshot.updating():  # else the last attempt was cancelled, and this is the next
+            self._fire(StateEvent.UPDATING)
 
     def _publish(self, computed: Computed[T]) -> None:
         previous = self._snapshot
@@ -262,9 +268,22 @@ class State(ABC, Generic[T]):
     def _after_invalidation(self) -> None:
         """Called when the latest result went stale."""
 
+    def _check_open(self) -> None:
+        """Called before something is computed; raises if the state is closed."""
+
+    def _resume(self) -> None:
+        """Called before somebody waits for an update."""
+
     def _fire(self, event: StateEvent) -> None:
-        if self._handlers:
+        if not self._handlers:
+            return
+        # What handlers read is no dependency of whoever changes the state, and no scope of theirs
+        # gives calls of handlers another meaning.
+        token = current.set(None)
+        try:
             self._handlers.call((self, event))
+        finally:
+            current.reset(token)
 
     def _close(self) -> None:
         self._snapshot.superseded(
