@@ -11,7 +11,7 @@ import logging
 import math
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast, runtime_checkable
 
 from afresh.errors import InvalidStateError
 from afresh.primitives.clock import Timer, current_clock
@@ -49,11 +49,17 @@ NEXT_TICK = 0.015
 """Seconds between the generations that `changes()` and `when()` look at, unless told otherwise."""
 
 
+@runtime_checkable
 class UpdateDelayer(Protocol):
-    """Decides how long to wait between an invalidation and the update that follows it."""
+    """What decides how long to wait between an invalidation and the update that follows it."""
 
     async def delay(self, retry_count: int) -> None:
-        """Return when it is time; `retry_count` is how many transient errors came in a row."""
+        """Wait before the next update.
+
+        Args:
+            retry_count: how many attempts in a row have failed with a transient error; 0 when
+                the last one succeeded.
+        """
 
 
 class Extra:
