@@ -71,6 +71,7 @@ lint: $(VENV)/.installed $(VENV)/.group-lint ## check format, style, types, type
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --ignoreexternal --verifytypes afresh
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright tests/typing
 	@$(BIN)/python -m pytest --quiet tests/test_floors.py
 
 format: $(VENV)/.installed $(VENV)/.group-lint ## format the code and mend what can be mended

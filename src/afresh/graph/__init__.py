@@ -3,7 +3,13 @@
 from .causes import InvalidationCause, Place, Tracking, track_causes, tracking
 from .computed import Computed
 from .computed_source import ComputedSource
-from .method import BoundComputeMethod, ComputeMethod, compute_function, compute_method
+from .method import (
+    BoundComputeMethod,
+    ComputeCall,
+    ComputeMethod,
+    compute_function,
+    compute_method,
+)
 from .monitor import Monitor, MonitorReport
 from .observe import GraphEvent, GraphEventKind, observe
 from .options import (
@@ -47,6 +53,7 @@ __all__ = [
     "NO_SYNCHRONIZER",
     "PRECISE",
     "BoundComputeMethod",
+    "ComputeCall",
     "CancellationReprocessing",
     "ComputeMethod",
     "ComputeService",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundComputeMethod",
+    "ComputeCall",
     "ComputeMethod",
     "Definition",
     "Table",
@@ -32,6 +33,7 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 
 _TABLES = "_afresh_tables"
@@ -420,6 +422,13 @@ _surface = ("invalidate", "capture", "existing", "options", "definition")
 
 if TYPE_CHECKING:
 
+    class ComputeCall(Coroutine[Any, Any, T_co]):
+        """What a call returns: a coroutine of the result, to await or to hand to a task.
+
+        A type of its own, because inside `invalidating()` a call is complete without being awaited,
+        which type checkers do not believe of a plain coroutine.
+        """
+
     class BoundComputeMethod(Generic[P, T]):
         """A compute method of one service instance: `svc.get`. Call it, or use what it carries."""
 
@@ -427,7 +436,7 @@ if TYPE_CHECKING:
 
         def __init__(self, table: Table) -> None: ...
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ComputeCall[T]:
             """Return an awaitable of the cached or computed result."""
             ...
 
@@ -471,13 +480,12 @@ if TYPE_CHECKING:
         ) -> BoundComputeMethod[P, T]: ...
         def __get__(self, instance: object | None, owner: type | None = None) -> Any: ...
 
-        def __call__(
-            self, instance: Any, /, *args: P.args, **kwargs: P.kwargs
-        ) -> Coroutine[Any, Any, T]:
+        def __call__(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> ComputeCall[T]:
             """Call the method of `instance`."""
             ...
 
 else:
+    ComputeCall = Coroutine
 
     class BoundComputeMethod(_kernel.Bound):
         """A compute method of one service instance: `svc.get`. Call it, or use what it carries."""
