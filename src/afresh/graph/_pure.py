@@ -133,7 +133,7 @@ class Node:
             return self._value
         except AttributeError:
             self._raise()
-        yield  # type: ignore[unreachable]  # makes this a generator function
+        yield  # makes this a generator function
 
     def send(self, value: None) -> None:
         """Step the finished coroutine that a result is."""
@@ -402,7 +402,7 @@ class Method:
         if not hasattr(call, "bound"):
             for attribute in ("table", *type(bound).surface):  # type: ignore[attr-defined]
                 setattr(call, attribute, getattr(bound, attribute))
-            call.bound = bound  # type: ignore[attr-defined]
+            call.bound = bound
             for attribute, value in vars(bound).items():
                 setattr(call, attribute, value)
         object.__setattr__(instance, self.definition.name, call)
