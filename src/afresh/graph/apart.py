@@ -9,11 +9,13 @@ body is a result of its own, so that a body may let that expire.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
-from . import _kernel
+from . import _kernel, registry
 from ._context import current
 from .computed import Computed
+from .consolidation import ConsolidatingTable
 from .method import Table
 from .options import ComputedOptions
 from .producer import Producer, produce
@@ -45,6 +47,7 @@ async def compute_apart(computed: Computed[Any]) -> Computed[Any]:
         for each in twins.values():
             for node in list(each.entries.values()):
                 _kernel.invalidate(node, _OVER, True)
+        twins.clear()  # a circle
     return found
 
 
@@ -58,24 +61,19 @@ def _twin_of(producer: Producer, twins: dict[Producer, _Twin]) -> _Twin:
 class _Twin(Producer):
     """Runs the bodies of another producer. No part of the registry, and gone after one run."""
 
-    __slots__ = ("_body", "_original", "_twins")
+    __slots__ = ("_original",)
 
     def __init__(self, original: Producer, twins: dict[Producer, _Twin]) -> None:
-        super().__init__(
-            self._run,
-            ComputedOptions(
-                keep_alive=math.inf,
-                transient_error_delay=math.inf,
-                error_delay=math.inf,
-                reprocessing=original.options.reprocessing,
-            ),
-            original.instance,
-            original.arity,
-            is_listed=False,
+        body = original.source.body if isinstance(original, ConsolidatingTable) else original.body
+        options = ComputedOptions(
+            keep_alive=math.inf,
+            transient_error_delay=math.inf,
+            error_delay=math.inf,
+            reprocessing=original.options.reprocessing,
         )
+        super().__init__(_apart(body, twins), options, original.instance, original.arity)
+        registry.delist(self)
         self._original = original
-        self._twins = twins
-        self._body = original.plain_body
 
     @property
     def category(self) -> str:
@@ -84,10 +82,16 @@ class _Twin(Producer):
     def describe(self, computed: Computed[Any]) -> str:
         return self._original.describe(computed)
 
-    async def _run(self, *args: Any) -> Any:
+
+def _apart(
+    body: Callable[..., Awaitable[Any]], twins: dict[Producer, _Twin]
+) -> Callable[..., Awaitable[Any]]:
+    async def run(*args: Any) -> Any:
         # Not reset at the end: `produce`, which set the node, sets back what was there before it.
-        current.set(_Apart(self._twins))
-        return await self._body(*args)
+        current.set(_Apart(twins))
+        return await body(*args)
+
+    return run
 
 
 class _Apart(Scope):
