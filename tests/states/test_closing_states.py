@@ -228,7 +228,7 @@ class TestWhileItComputes:
         await closing
         for wait in waiting:
             with pytest.raises(InvalidStateError, match="closed"):
-                await wait
+                await asyncio.wait_for(wait, 5)
         assert function.started == 1
 
     async def test_one_who_updates_it_by_hand_still_gets_a_result_that_nobody_else_sees(

@@ -232,3 +232,45 @@ async def test_a_stale_error_is_recomputed_when_its_cause_changes(clock: FakeClo
         source.set(2)
         await clock.advance(0.1)
         assert state.value == 0.5
+
+
+async def test_a_function_that_runs_out_of_stack_is_logged_and_tried_again_ever_more_slowly(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+    is_mended = False
+
+    def recurse() -> int:
+        return recurse()
+
+    async def function() -> int:
+        nonlocal calls
+        calls += 1
+        return 1 if is_mended else recurse()
+
+    delayer = type(NO_DELAY)(retry_delays=RetryDelays.exponential(1, 60, 2, spread=0))
+    async with ComputedState(function, delay=delayer) as state:
+        await clock.advance(20)
+        assert calls == 5
+        assert state.is_initial
+        assert caplog.text.count("could not be updated") == 5
+        is_mended = True
+        await clock.advance(20)
+        assert state.value == 1
+
+
+async def test_a_delayer_that_fails_is_logged_and_leaves_the_state_to_those_who_ask(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        async def delay(self, retry_count: int) -> None:
+            raise LookupError("no clock")
+
+    function = Failing(None)
+    async with ComputedState(function, delay=Broken()) as state:
+        await clock.settle()
+        state.invalidate()
+        await clock.advance(10)
+        assert "no clock" in caplog.text
+        assert state.value == 1
+        assert await state.use() == 2

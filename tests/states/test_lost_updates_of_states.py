@@ -9,6 +9,7 @@ import pytest
 
 from afresh import ComputedOptions, ComputedSource, ComputedState, MutableState, compute_function
 from afresh.graph import Computed
+from afresh.primitives.tasks import background_tasks
 from afresh.states import NEXT_TICK, NO_DELAY, YIELD, FixedDelayer, UIDelayer, UpdateDelayer
 from afresh.testing import FakeClock
 
@@ -97,7 +98,7 @@ async def test_an_update_by_somebody_else_during_the_delay_is_enough(clock: Fake
         assert calls == 2
 
 
-async def test_a_change_after_such_an_update_is_followed_after_another_delay(
+async def test_a_change_after_such_an_update_is_followed_after_a_delay_of_its_own(
     clock: FakeClock,
 ) -> None:
     source = MutableState(1)
@@ -110,10 +111,12 @@ async def test_a_change_after_such_an_update_is_followed_after_another_delay(
         source.set(2)
         await clock.advance(0.5)
         assert await state.use() == 2
+        await clock.settle()
+        assert background_tasks() == frozenset()
         source.set(3)
-        await clock.advance(0.6)
+        await clock.advance(0.9)
         assert state.value == 2
-        await clock.advance(1)
+        await clock.advance(0.1)
         assert state.value == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
@@ -24,6 +25,8 @@ from .state import State
 __all__ = ["ComputedState"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("afresh.states")
 
 
 class ComputedState(State[T]):
@@ -52,6 +55,9 @@ class ComputedState(State[T]):
                 print(value)
         ```
     """
+
+    is_started: bool
+    is_closed: bool
 
     default_options: ClassVar[ComputedOptions] = ComputedOptions()
 
@@ -196,8 +202,7 @@ class ComputedState(State[T]):
     def _resume(self) -> None:
         if not self.is_started or self.is_closed or self.computed.is_consistent:
             return
-        task = self._task
-        if task is not None and not task.done() and not task.get_loop().is_closed():
+        if self._task is not None and _is_at_work(self._task):
             return
         try:
             loop = asyncio.get_running_loop()
@@ -234,9 +239,11 @@ class ComputedState(State[T]):
             if task is None or task.cancelling():
                 raise
             return False  # something within keeps being cancelled
-        except InvalidStateError:
+        except Exception:
+            # Errors of the function are results; this is one that could not become one, for lack of
+            # stack, or since the state was closed.
             if not self.is_closed:
-                raise
+                _log.exception("%r could not be updated; trying again later.", self)
             return False
         else:
             return True
@@ -252,6 +259,9 @@ class ComputedState(State[T]):
         if self.is_closed:
             computed.invalidate(now=True, cause=STATE_CLOSED)
         else:
+            task = self._task
+            if task is not None and not self._is_computing:
+                _cancel(task)  # it waits to do what somebody else has just done
             super()._publish(computed)
 
 
@@ -292,6 +302,10 @@ def _resume(reference: Callable[[], ComputedState[Any] | None]) -> None:
     state = reference()
     if state is not None:
         state._resume()
+
+
+def _is_at_work(task: asyncio.Task[None]) -> bool:
+    return not (task.done() or task.cancelling() or task.get_loop().is_closed())
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

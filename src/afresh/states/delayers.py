@@ -51,7 +51,7 @@ class DelayerDefaults:
     def __init__(self) -> None:
         self._min_delay = 0.032
         self._update_delay = 1.0
-        self.retry_delays = RetryDelays.exponential(1, 60)
+        self.retry_delays: RetryDelays = RetryDelays.exponential(1, 60)
         """The delays after errors: from 1 s to 60 s, each √2 times the one before, ±10 %."""
 
     @property
@@ -83,7 +83,7 @@ class DelayerDefaults:
         self._update_delay = _checked(seconds, "The update delay")
 
 
-delayer_defaults = DelayerDefaults()
+delayer_defaults: DelayerDefaults = DelayerDefaults()
 """The defaults of all delayers of this process."""
 
 

@@ -75,12 +75,18 @@ class Snapshot(Generic[T_co]):
         "update_count",
     )
 
+    computed: Computed[T_co]
+    last_good: Computed[T_co]
+    update_count: int
+    error_count: int
+    retry_count: int
+
     def __init__(self, computed: Computed[T_co], previous: Snapshot[Any] | None = None) -> None:
         self.computed = computed
         self._updating = Signal()
         self._updated = Signal()
         if previous is None:
-            self.last_good: Computed[Any] = computed
+            self.last_good = computed
             self.update_count = self.error_count = self.retry_count = 0
             return
         self.update_count = previous.update_count + 1

@@ -45,7 +45,7 @@ class StateProducer(Producer):
 
     def __init__(self, state: State[Any], body: Any, options: ComputedOptions) -> None:
         super().__init__(body, options)
-        self.state = state
+        self.state: State[Any] = state
         self.is_observed = True
 
     @property
@@ -94,7 +94,7 @@ class State(ABC, Generic[T]):
                 f"{type(self).__name__} can't consolidate its results: an update that changes "
                 "nothing is cheap there. Give consolidate= to the compute method it reads."
             )
-        self.category = category if category is not None else type(self).__name__
+        self.category: str = category if category is not None else type(self).__name__
         """What the state is called in logs and tools."""
         self._producer = StateProducer(self, body, options)
         self._handlers: Handlers[tuple[Any, StateEvent]] = Handlers(_log)

@@ -38,11 +38,11 @@ class UIAction(Generic[T]):
     __slots__ = ("__weakref__", "_completed", "_result", "command", "id", "started_at")
 
     def __init__(self, command: object) -> None:
-        self.id = _next_action_id()
+        self.id: int = _next_action_id()
         """A number that is greater than that of any action made before."""
-        self.command = command
+        self.command: object = command
         """What the user asked for."""
-        self.started_at = current_clock().now()
+        self.started_at: float = current_clock().now()
         """When the action was made, in seconds of the clock."""
         self._result: UIActionResult[T] | None = None
         self._completed = Handlers[UIActionResult[T]](_logger)
@@ -182,7 +182,7 @@ class UIActionTracker:
             raise ValueError(
                 f"The instant update period is {instant_update_period}; pass seconds, 0 or more."
             )
-        self.instant_update_period = instant_update_period
+        self.instant_update_period: float = instant_update_period
         """For how many seconds after an action instant updates stay enabled."""
         self._running_count = 0
         self._last_action: UIAction[Any] | None = None
