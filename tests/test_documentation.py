@@ -1,0 +1,52 @@
+"""What mkdocs does not see: all that is public is described, and README links to what exists.
+
+That snippets run is left to `test_snippets`; links between pages are mkdocs' own business.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+
+DESCRIBED = re.compile(r"^::: (?P<name>[\w.]+)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]+)(#[^)]*)?\)")
+
+
+def described() -> set[str]:
+    """The full names that the reference pages describe."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
+    return set(DESCRIBED.findall(text))
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["afresh.errors", "afresh.graph", "afresh.states", "afresh.testing", "afresh.ui.nicegui"],
+)
+def test_the_reference_describes_every_public_name(package: str) -> None:
+    missing = {
+        name
+        for name in importlib.import_module(package).__all__
+        # A function may stand in a module of its name.
+        if not {f"{package}.{name}", f"{package}.{name}.{name}"} & described()
+    }
+    assert missing == set()
+
+
+def test_the_reference_describes_what_the_front_door_offers() -> None:
+    """Under the package that a name comes from."""
+    described_names = {name.rpartition(".")[2] for name in described()}
+    assert set(importlib.import_module("afresh").__all__) - described_names == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_relative_links_lead_to_files(page: str) -> None:
+    """Of the pages that mkdocs does not build."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = [
+        match["path"] for match in LINK.finditer(text) if not (ROOT / match["path"]).exists()
+    ]
+    assert missing == []
