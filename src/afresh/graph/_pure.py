@@ -67,8 +67,8 @@ class Keeper:
     def __init__(self, instance: Any = None, arity: int = 0) -> None:
         self.entries: dict[Any, Any] = {}
         self.computing: dict[Any, Any] = {}
-        self.instance = instance
-        self.arity = arity
+        self.instance: Any = instance
+        self.arity: int = arity
 
 
 class Node:
@@ -97,6 +97,18 @@ class Node:
         "version",
     )
 
+    keeper: Any
+    key: Any
+    parent: Any
+    cause: Any
+    extra: Any
+    state: int
+    flags: int
+    version: int
+    used: int
+    stamp: int
+    limit: int
+
     def __init__(
         self, keeper: Any, key: Any, args: tuple[Any, ...], parent: Any = None, flags: int = 0
     ) -> None:
@@ -115,8 +127,8 @@ class Node:
         self._dependants: list[weakref.ref[Node]] | tuple[()] | None = None
         """None as long as, or when no longer, anything may depend on the node."""
         self.limit = _FEW
-        self.cause: Any = None
-        self.extra: Any = None
+        self.cause = None
+        self.extra = None
         keeper.computing[key] = self
 
     @property

@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
-from . import _kernel, registry
+from . import _kernel
 from ._context import current
 from .computed import Computed
 from .consolidation import ConsolidatingTable
@@ -72,7 +72,6 @@ class _Twin(Producer):
             reprocessing=original.options.reprocessing,
         )
         super().__init__(_apart(body, twins), options, original.instance, original.arity)
-        registry.delist(self)
         self._original = original
 
     @property

@@ -56,8 +56,8 @@ class Place:
     __slots__ = ("code", "instruction")
 
     def __init__(self, code: CodeType, instruction: int) -> None:
-        self.code = code
-        self.instruction = instruction
+        self.code: CodeType = code
+        self.instruction: int = instruction
 
     @property
     def line(self) -> int:
@@ -124,7 +124,7 @@ class InvalidationCause:
     __slots__ = ("cause",)
 
     def __init__(self, cause: Any) -> None:
-        self.cause = cause
+        self.cause: Any = cause
 
     def __iter__(self) -> Iterator[Computed[Any] | Place | str]:
         cause = self.cause

@@ -99,6 +99,7 @@ class Computed(Node, Generic[T_co]):
     if TYPE_CHECKING:
         keeper: Producer
         extra: Extra | None
+        flags: int
 
         def __init__(
             self,

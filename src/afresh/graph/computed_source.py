@@ -65,7 +65,7 @@ class ComputedSource(Generic[T]):
         if options.consolidates:
             raise DefinitionError("A ComputedSource can't consolidate its results.")
         self._function = function
-        self.category = category if category is not None else "ComputedSource"
+        self.category: str = category if category is not None else "ComputedSource"
         """What it is called in logs and tools."""
         producer = _SourceProducer(self, options)
         self._computed: Computed[T] = settle(producer, initial)

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from afresh.primitives.clock import current_clock
@@ -41,6 +41,8 @@ class Consolidation:
     """
 
     __slots__ = ("_stop", "source", "task")
+
+    source: Computed[Any]
 
     def __init__(self, source: Computed[Any]) -> None:
         self.source = source
@@ -75,6 +77,8 @@ class Consolidation:
         try:
             if options.consolidate > 0:
                 await current_clock().sleep(options.consolidate)
+            if target.state != CONSISTENT:
+                return  # nobody waits for the outcome any more
             source = await self.source.update()
             is_same = _equal(target, source, options.equals)
         except BaseException:
@@ -109,7 +113,8 @@ class _Follower:
 
     __slots__ = ("_target",)
 
-    is_weak = True  # as a handler, it keeps no result in memory
+    source: Computed[Any]
+    is_weak: bool = True  # as a handler, it keeps no result in memory
 
     def __init__(self, target: Computed[Any]) -> None:
         self._target = weakref.ref(target)
@@ -129,7 +134,7 @@ class ConsolidatingTable(Table):
     __slots__ = ("source",)
 
     def __init__(self, definition: Definition, instance: Any, options: ComputedOptions) -> None:
-        self.source = _SourceTable(
+        self.source: _SourceTable = _SourceTable(
             definition,
             instance,
             dataclasses.replace(options, consolidate=math.inf, equals=None, keep_alive=0.0),
@@ -146,7 +151,7 @@ class ConsolidatingTable(Table):
                 reprocessing=CancellationReprocessing(retries=0),
             ),
         )
-        self.body = self._show_source
+        self.body: Callable[..., Awaitable[Any]] = self._show_source
         self.is_observed = True
 
     async def _show_source(self, *args: Any) -> Any:

@@ -84,10 +84,10 @@ class Parameters:
     def __init__(self, function: Callable[..., Any], *, skip_self: bool) -> None:
         signature = inspect.signature(function)
         listed = list(signature.parameters.values())[1 if skip_self else 0 :]
-        self.signature = signature.replace(parameters=listed)
-        self.names = tuple(parameter.name for parameter in listed)
-        self.defaults = tuple(parameter.default for parameter in listed)
-        self.source = ", ".join(_declarations(listed))
+        self.signature: inspect.Signature = signature.replace(parameters=listed)
+        self.names: tuple[str, ...] = tuple(parameter.name for parameter in listed)
+        self.defaults: tuple[Any, ...] = tuple(parameter.default for parameter in listed)
+        self.source: str = ", ".join(_declarations(listed))
         """The parameters as source text, with `_defaults[i]` for the i-th default."""
         names = "".join(f"{name}, " for name in self.names)
         self._bind = eval(f"lambda _defaults: lambda {self.source}: ({names})")(self.defaults)
@@ -95,9 +95,9 @@ class Parameters:
         self._bind.__qualname__ = getattr(function, "__qualname__", self._bind.__qualname__)
         self._kinds = tuple(parameter.kind for parameter in listed)
         positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        self.is_simple = positional.issuperset(self._kinds)
+        self.is_simple: bool = positional.issuperset(self._kinds)
         """Whether the arguments can all be handed on by position."""
-        self.collects_named = inspect.Parameter.VAR_KEYWORD in self._kinds
+        self.collects_named: bool = inspect.Parameter.VAR_KEYWORD in self._kinds
         """Whether the last parameter collects keyword arguments."""
         spread = ", ".join(map(_handed_on, listed))
         self._spread = eval(f"lambda _body: lambda {', '.join(self.names)}: _body({spread})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from afresh.errors import DefinitionError
 
-from . import _kernel, causes
+from . import _kernel, causes, registry
 from ._context import SCOPE, current
 from .keys import Parameters, canonical, is_plain, named_as_tuple
 from .options import OPTION_NAMES, ComputedOptions, check_names, default_options
@@ -60,10 +60,12 @@ class Definition:
         self.function = function
         self.is_method = is_method
         self.name: str = getattr(function, "__name__", type(function).__name__)
+        self.__name__: str
+        self.ignored: tuple[str, ...]
         self.qualified_name: str = getattr(function, "__qualname__", self.name)
         self.module: str = getattr(function, "__module__", "")
         self.owner: type | None = None
-        self.in_service = False
+        self.in_service: bool = False
         """Whether the class derives from `ComputeService`."""
         self.compiled_call: Any = None
         self.__doc__ = function.__doc__
@@ -71,10 +73,12 @@ class Definition:
         self.__qualname__ = self.qualified_name
         self.__module__ = self.module
         self.__wrapped__ = function
-        self.__isabstractmethod__ = bool(getattr(function, "__isabstractmethod__", False))
+        self.__isabstractmethod__: bool = bool(getattr(function, "__isabstractmethod__", False))
         _check_function(function, self.qualified_name)
-        self.parameters = _parameters(function, self.qualified_name, is_method=is_method)
-        self.given = _check_options(given, self)
+        self.parameters: Parameters = _parameters(
+            function, self.qualified_name, is_method=is_method
+        )
+        self.given: dict[str, Any] = _check_options(given, self)
         self.plain_types: set[type] = {str, int, bytes, type(None)}
         """Types of arguments that have turned out to be fine as they are."""
         self._options: ComputedOptions | None = None
@@ -184,7 +188,9 @@ class Definition:
         elif self.owner is None:
             self.ignored = ()
         self._kept = tuple(i for i, name in enumerate(names) if name not in self.ignored)
-        self.plain_keys = self.make_key is None and not self.ignored and self.parameters.is_simple
+        self.plain_keys: bool = (
+            self.make_key is None and not self.ignored and self.parameters.is_simple
+        )
         """Whether the arguments themselves are the key, as long as their types allow it."""
 
     def key_of(self, args: tuple[Any, ...]) -> Any:
@@ -352,10 +358,11 @@ class Table(Producer):
             function = types.MethodType(function, instance)
         body = definition.parameters.spread(function)
         super().__init__(body, options, instance, len(definition.parameters.names))
-        self.definition = definition
-        self.is_observed = bool(definition.ignored)
+        self.definition: Definition = definition
+        self.is_observed: bool = bool(definition.ignored)
         self.is_idle = True
         self.bound = BoundComputeMethod(self)
+        registry.enlist_table(self)
 
     @property
     def category(self) -> str:

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from afresh.errors import InvalidStateError
 from afresh.primitives.clock import current_clock
@@ -182,7 +182,7 @@ class Monitor:
             await asyncio.wait([task])
         self.detach()
 
-    async def __aenter__(self) -> Monitor:
+    async def __aenter__(self) -> Self:
         self.start()
         return self
 

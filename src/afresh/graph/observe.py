@@ -86,8 +86,7 @@ def observe(
         if event.kind in kinds:
             handler(event)
 
-    remove = _observers.add(tell, sample_hits if GraphEventKind.HIT in kinds else None)
-    return remove
+    return _observers.add(tell, sample_hits if GraphEventKind.HIT in kinds else None)
 
 
 class _Observers:

@@ -69,11 +69,11 @@ class Producer(Keeper):
         super().__init__(instance, arity)
         self.body = body
         self._options = options
-        self.expires = options.auto_invalidate < float("inf")
+        self.expires: bool = options.auto_invalidate < float("inf")
         self.node_flags = DELAYED if options.invalidation_delay > 0 else 0
-        self.is_observed = False
+        self.is_observed: bool = False
         """Whether `stored`, `starting` and `published` are to be called."""
-        self.is_idle = False
+        self.is_idle: bool = False
         """Whether the registry has to be told of the next result."""
         registry.enlist(self)
 

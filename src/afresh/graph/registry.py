@@ -48,6 +48,9 @@ SLICE = 5_000
 """Results looked at in one go; then other work gets its turn."""
 
 _producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+"""All there are: compute methods of services, compute functions, states, computed sources."""
+_tables: weakref.WeakSet[Producer] = weakref.WeakSet()
+"""Those of compute methods and functions; the others keep nothing but their own latest result."""
 _cohorts: dict[float, Cohort] = {}
 _budget = DEFAULT_BUDGET
 
@@ -60,7 +63,7 @@ class Cohort:
     """
 
     def __init__(self, keep_alive: float) -> None:
-        self.period = max(keep_alive / SWEEPS_PER_KEEP_ALIVE, SHORTEST_PERIOD)
+        self.period: float = max(keep_alive / SWEEPS_PER_KEEP_ALIVE, SHORTEST_PERIOD)
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self.threshold = math.inf if keep_alive == 0 else 0
         self._marks: deque[int] | None = None
@@ -184,9 +187,9 @@ def enlist(producer: Producer) -> None:
     _producers.add(producer)
 
 
-def delist(producer: Producer) -> None:
-    """Leave a producer out of everything here: its results belong to whoever made it."""
-    _producers.discard(producer)
+def enlist_table(table: Producer) -> None:
+    """Make the results of a new table count among those that are kept."""
+    _tables.add(table)
 
 
 def watch(producer: Producer) -> None:
@@ -245,7 +248,7 @@ def _make_room() -> int:
 
 
 def _evict(wanted: int) -> int:
-    producers = list(_producers)
+    producers = list(_tables)
     ticks = sorted(node.used for producer in producers for node in producer.entries.values())
     dropped = start = 0
     while dropped < wanted and start < len(ticks):
@@ -270,7 +273,7 @@ def nodes() -> Iterator[Computed[Any]]:
 
     The results of states belong to those, and are found through `Computed.dependencies`.
     """
-    for producer in list(_producers):
+    for producer in list(_tables):
         yield from list(producer.entries.values())
         yield from list(producer.computing.values())
 
@@ -284,7 +287,7 @@ def edges() -> Iterator[tuple[Computed[Any], Computed[Any]]]:
 
 def computed_count() -> int:
     """How many results of compute methods are kept."""
-    return sum(len(producer.entries) for producer in list(_producers))
+    return sum(len(producer.entries) for producer in list(_tables))
 
 
 # -- maintenance
@@ -299,10 +302,10 @@ def invalidate_everything() -> None:
 def prune() -> int:
     """Drop all results that nobody holds, however recently used; returns how many."""
     dropped = 0
-    for producer in list(_producers):
+    for producer in list(_tables):
         for key in list(producer.entries):
             dropped += _drop(producer.entries, key, math.inf)
-    for producer in list(_producers):
+    for producer in list(_tables):
         _give_back(producer.entries)
     return dropped
 

@@ -76,6 +76,8 @@ class Scope:
     computes: ClassVar[bool] = True
     """Whether calls inside may run bodies."""
     name: ClassVar[str] = "a scope"
+    computing: Any = None
+    """What `current_computed()` gives inside, for a scope in which a body runs."""
 
     def __init__(self) -> None:
         # The way up to the computations that wait for this call, for telling circles.
@@ -163,7 +165,7 @@ class Invalidating(Scope):
 
     def __init__(self, cause: Any) -> None:
         super().__init__()
-        self.cause = cause
+        self.cause: Any = cause
 
     def _hit(self, node: Any) -> Any:
         node.keeper.invalidate_existing(node, self.cause)
@@ -300,6 +302,8 @@ def current_computed() -> Computed[Any]:
 def try_current_computed() -> Computed[Any] | None:
     """Like `current_computed`, but None where no compute method is running."""
     context = current.get()
+    if context is not None and context.state == SCOPE:
+        context = context.computing
     if context is None or context.state != COMPUTING:
         return None
     return cast("Computed[Any]", context)

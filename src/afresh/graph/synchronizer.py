@@ -155,8 +155,8 @@ class Synchronization:
     __slots__ = ("is_done", "wait")
 
     def __init__(self, is_done: Callable[[], bool], wait: Callable[[], Awaitable[None]]) -> None:
-        self.is_done = is_done
-        self.wait = wait
+        self.is_done: Callable[[], bool] = is_done
+        self.wait: Callable[[], Awaitable[None]] = wait
 
 
 def _parts(node: Computed[Any]) -> list[Computed[Any]]:

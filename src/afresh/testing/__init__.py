@@ -1,7 +1,23 @@
-"""What tests of programs built on afresh need: a clock they can move."""
+"""What tests of programs built on afresh need: a clock to move, assertions, and an audit.
 
-from __future__ import annotations
+The fixtures are those of the pytest plugin, `afresh.testing.plugin`.
+"""
 
+from .assertions import Call, assert_invalidates, eventually
+from .audit import Audit, Finding, Skipped, audit
 from .clock import FakeClock
+from .isolation import fresh_graph
+from .tasks import no_tasks_left
 
-__all__ = ["FakeClock"]
+__all__ = [
+    "Audit",
+    "Call",
+    "FakeClock",
+    "Finding",
+    "Skipped",
+    "assert_invalidates",
+    "audit",
+    "eventually",
+    "fresh_graph",
+    "no_tasks_left",
+]

@@ -64,6 +64,11 @@ class FakeClock(Clock):
         """How many timers are pending; 0 at the end of a test shows that none was left behind."""
         return len(self._timers)
 
+    @property
+    def next_due(self) -> float:
+        """When the next timer fires, in seconds of `now()`; `math.inf` when none is pending."""
+        return self._timers.next_due()
+
     async def advance(self, seconds: float) -> None:
         """Let time pass.
 

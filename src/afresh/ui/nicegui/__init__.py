@@ -12,12 +12,12 @@ Works with `ui.run` and `ui.run_with` alike. The rest of NiceGUI is used as ever
 
 try:
     import nicegui as _nicegui  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "nicegui":
+except ModuleNotFoundError as _error:
+    if _error.name != "nicegui":
         raise
     raise ImportError(
         'afresh.ui.nicegui needs NiceGUI; install it with: pip install "afresh[nicegui]"'
-    ) from error
+    ) from _error
 
 from .actions import act, action_tracker, run_action
 from .element import LiveElement

@@ -58,7 +58,7 @@ class LiveLabel(TextElement, LiveElement[T]):
         return await self._of()
 
     def show(self, value: T) -> None:
-        self.text = self._to_text(value)
+        self.text: str = self._to_text(value)
 
     def show_error(self, error: BaseException) -> None:
         self.style("opacity: 0.5")

@@ -167,7 +167,6 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
         self._function = function
         self._params = args, kwargs
         self._kept: dict[Hashable, Element] = {}
-        self._unfinished: set[_Rendering] = set()
 
     async def update_params(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Render with other arguments, without delay; equal ones change nothing."""
@@ -177,21 +176,21 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
 
     async def compute(self) -> _Rendering:
         args, kwargs = self._params
+        client = self.client
         rendering = _Rendering(self, self._kept)
-        self._unfinished.add(rendering)
         try:
             with rendering:
                 await self._function(*args, **kwargs)
             if not self.state.is_initial:
                 await _first_contents(rendering)
         except BaseException:
-            self._drop(rendering)
+            remove(client, rendering.children, rendering.reused)
             raise
+        if self.is_deleted:  # nobody will show it
+            remove(client, rendering.children, rendering.reused)
         return rendering
 
     def show(self, value: _Rendering) -> None:
-        self._unfinished.discard(value)
-        self._drop(*self._unfinished)
         shown = self.default_slot.children
         numbers = [element.id for element in shown]
         patch(self.client, shown, value.children, value.reused, unsent=value.unsent)
@@ -203,15 +202,6 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
         self._kept = value.kept
         if numbers != [element.id for element in value.children]:
             self.update()
-
-    def _drop(self, *renderings: _Rendering) -> None:
-        self._unfinished.difference_update(renderings)
-        for rendering in renderings:
-            remove(self.client, rendering.children, rendering.reused)
-
-    def _handle_delete(self) -> None:
-        super()._handle_delete()
-        self._drop(*self._unfinished)
 
 
 class _Rendering(Slot):
