@@ -9,6 +9,7 @@ nobody is told. Otherwise, or when anything fails, the target goes stale too.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import math
 import weakref
@@ -71,25 +72,34 @@ class Consolidation:
         self.task = start_background(
             lambda: self._compare(target), name=f"consolidation of {target.describe()}"
         )
+        # Not in the task itself: one that is cancelled before its first step never gets to it.
+        self.task.add_done_callback(
+            lambda task: self._compared(target, task), context=contextvars.Context()
+        )
 
     async def _compare(self, target: Computed[Any]) -> None:
         options: ComputedOptions = target.options
-        try:
+        while True:
             if options.consolidate > 0:
                 await current_clock().sleep(options.consolidate)
             if target.state != CONSISTENT:
                 return  # nobody waits for the outcome any more
             source = await self.source.update()
-            is_same = _equal(target, source, options.equals)
-        except BaseException:
+            if target.state != CONSISTENT:
+                return
+            if not _equal(target, source, options.equals):
+                return
+            self.source = source
+            if source.state == CONSISTENT:
+                self.task = None
+                self.follow(target)
+                return
+            if options.consolidate == 0:
+                return  # stale again already, and without a delay looking again might never end
+
+    def _compared(self, target: Computed[Any], task: asyncio.Task[None]) -> None:
+        if self.task is task:  # no equal and fresh source was found
             self._tell(target)
-            raise
-        if not is_same:
-            self._tell(target)
-            return
-        self.source = source
-        self.task = None
-        self.follow(target)
 
     def _tell(self, target: Computed[Any]) -> None:
         cause = self.source if causes.tracking() is causes.Tracking.CHAIN else self.source.cause
@@ -175,12 +185,21 @@ class ConsolidatingTable(Table):
         if computed.extra is None or computed.extra.consolidation is None:
             super().expire(computed)
 
+    def invalidate_key(self, key: Any, cause: Any) -> bool:
+        # The source may be there, or be computed, without a target.
+        source = self.source.existing(key)
+        if source is not None:
+            _kernel.invalidate(source, cause)
+            return True
+        return super().invalidate_key(key, cause)
+
     def invalidate_existing(self, computed: Computed[Any], cause: Any) -> None:
-        extra = computed.extra
-        if extra is None or extra.consolidation is None:
+        source = self.source.existing(computed.key)
+        if source is not None:
+            _kernel.invalidate(source, cause)
+        elif computed.consolidation is None:
             super().invalidate_existing(computed, cause)
-        else:
-            _kernel.invalidate(extra.consolidation.source, cause)
+        # Else the source is stale already, and a comparison under way.
 
 
 class _SourceTable(Table):
