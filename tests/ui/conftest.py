@@ -72,6 +72,13 @@ def texts(user: User) -> list[str]:
     ]
 
 
+def strays(user: User) -> set[int]:
+    """The numbers of elements that the server keeps without showing them."""
+    assert user.client is not None
+    shown = {each.id for each in user.client.layout.descendants(include_self=True)}
+    return set(user.client.elements) - shown
+
+
 async def sees(user: User, *expected: str) -> None:
     """Wait until these, and no others, are the texts that a visitor sees."""
     try:

@@ -17,7 +17,7 @@ from nicegui.element import Element
 
 from afresh.ui.nicegui import LiveBody, keep, live
 
-from .conftest import Visit, until
+from .conftest import Visit, strays, until
 
 Shape = tuple[str, Any]
 
@@ -145,6 +145,5 @@ async def test_the_browser_shows_what_the_server_means(visit: Visit, seed: int) 
         await until(lambda: not outbox.updates)
         await asyncio.sleep(0)
         assert browser.differences() == []
-        on_page = {each.id for each in user.client.layout.descendants(include_self=True)}
-        assert set(user.client.elements) == on_page
-        assert set(browser.elements) == on_page
+        assert strays(user) == set()
+        assert set(browser.elements) == set(user.client.elements)

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable
 
 import pytest
-from nicegui import Client, ui
+from nicegui import Client, binding, json, ui
 from nicegui.element import Element
 from nicegui.testing import User
 
@@ -108,6 +108,46 @@ async def test_what_a_visitor_typed_is_kept(visit: Visit, numbers: Numbers) -> N
         await user.should_see("Hello Ada")
         user.find(ui.input).type(" Lovelace")
         assert heard == ["Ada", "Ada Lovelace"]
+
+
+async def test_what_the_browser_knows_better_is_not_overwritten(
+    visit: Visit, numbers: Numbers
+) -> None:
+    """Between the server's word and its arrival, the visitor may have typed on."""
+
+    @live
+    async def body() -> None:
+        ui.input(f"Name {await numbers.get('a')}")
+
+    async with visit(body) as user:
+        await user.should_see(ui.input)
+        (field,) = user.find(ui.input).elements
+        (listener,) = field._event_listeners.values()
+        typed = {"id": field.id, "listener_id": listener.id, "args": [json.dumps("Ada")]}
+        field.client.handle_event(typed)
+        numbers.set("a", 1)
+        await user.should_see("Name 1")
+        (field,) = user.find(ui.input).elements
+        assert field.value == "Ada"
+        assert field._to_dict()["preserved_props"] == ["value"]
+
+
+async def test_bindings_of_replaced_elements_are_dropped(visit: Visit, numbers: Numbers) -> None:
+    source = {"text": "bound"}
+
+    @live
+    async def body() -> None:
+        ui.label(str(await numbers.get("a")))
+        ui.label().bind_text_from(source, "text")
+
+    async with visit(body) as user:
+        await sees(user, "0", "bound")
+        before = len(binding.active_links)
+        numbers.set("a", 1)
+        await sees(user, "1", "bound")
+        assert len(binding.active_links) == before
+        source["text"] = "changed"
+        await sees(user, "1", "changed")
 
 
 @pytest.mark.parametrize(

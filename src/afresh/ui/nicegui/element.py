@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from nicegui import core, storage, ui
 from nicegui.element import Element
@@ -122,7 +122,7 @@ class LiveElement(Lasting, Generic[T]):
         with contextlib.suppress(InvalidStateError):  # it left the page first
             await self.state.when_ready()
 
-    def __await__(self) -> Generator[Any, None, LiveElement[T]]:
+    def __await__(self) -> Generator[Any, None, Self]:
         yield from self.rendered().__await__()
         return self
 
