@@ -434,7 +434,7 @@ def test_an_override_that_is_not_async_is_refused():
 @pytest.mark.parametrize(
     "override",
     [None, 1, property(lambda self: 1), staticmethod(lambda: 1), classmethod(lambda cls: 1)],
-    ids=repr,
+    ids=lambda override: type(override).__name__,
 )
 def test_so_is_an_override_that_is_no_method(override: Any):
     class Base(ComputeService):

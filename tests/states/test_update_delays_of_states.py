@@ -39,7 +39,6 @@ class Watched:
         (NO_DELAY, 0),
         (UIDelayer(None, 2), 2),
     ],
-    ids=str,
 )
 async def test_a_change_is_followed_after_the_delay(
     clock: FakeClock, delay: float, expected: float
