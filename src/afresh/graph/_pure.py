@@ -269,13 +269,17 @@ def invalidate(node: Any, cause: Any = None, now: bool = False) -> None:
 
 def _cascade(node: Any) -> None:
     stack = [node]
+    interruption: BaseException | None = None
     while stack:
         node = stack.pop()
         if node.state != CONSISTENT:  # a handler came first
             continue
         node.state = INVALIDATED
         if node.extra is not None:
-            node._gone()
+            try:
+                node._gone()
+            except BaseException as error:  # asks the program to end: when all is done
+                interruption = error
         else:
             entries = node.keeper.entries
             if entries.get(node.key) is node:
@@ -298,6 +302,8 @@ def _cascade(node: Any) -> None:
                         dependant._delay()
                     else:
                         stack.append(dependant)
+    if interruption is not None:
+        raise interruption
 
 
 # Calls: one plain function per service instance and method, because nothing else that Python can

@@ -120,7 +120,10 @@ static PyObject *str_miss, *str_hit, *str_raise, *str_gone, *str_delay, *str_rep
 
 static void invalidate_node(Node *node, PyObject *cause, int now);
 
-/* Call a method for its effect, where no exception may get in the way. */
+static PyObject *interruption = NULL;
+
+/* Call a method for its effect, where no exception may get in the way: what asks the program to end
+ * waits in `interruption` until all is done. */
 static void
 notify(PyObject *object, PyObject *name, PyObject *argument)
 {
@@ -129,10 +132,36 @@ notify(PyObject *object, PyObject *name, PyObject *argument)
     PyObject *result = argument == NULL ? PyObject_CallMethodNoArgs(object, name)
                                         : PyObject_CallMethodOneArg(object, name, argument);
     if (result == NULL) {
-        PyErr_WriteUnraisable(object);
+        if (interruption == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyObject *raised_kind, *raised_traceback;
+            PyErr_Fetch(&raised_kind, &interruption, &raised_traceback);
+            PyErr_NormalizeException(&raised_kind, &interruption, &raised_traceback);
+            if (raised_traceback != NULL) {
+                PyException_SetTraceback(interruption, raised_traceback);
+            }
+            Py_XDECREF(raised_kind);
+            Py_XDECREF(raised_traceback);
+        }
+        else {
+            PyErr_WriteUnraisable(object);
+        }
     }
     Py_XDECREF(result);
     PyErr_Restore(kind, error, traceback);
+}
+
+/* None, unless the program was asked to end meanwhile. */
+static PyObject *
+none_or_interruption(void)
+{
+    if (interruption == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *error = interruption;
+    interruption = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_DECREF(error);
+    return NULL;
 }
 
 /* ------------------------------------------------------------------------------------- Keeper */
@@ -557,7 +586,7 @@ Node_finish(Node *self, PyObject *const *args, Py_ssize_t nargs)
     if (self->flags & PENDING) {
         invalidate_node(self, self->cause, (self->flags & PENDING_NOW) != 0);
     }
-    Py_RETURN_NONE;
+    return none_or_interruption();
 }
 
 /* -- being awaited */
@@ -932,7 +961,7 @@ kernel_invalidate(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
     Py_INCREF(node);
     invalidate_node((Node *)node, cause, now);
     Py_DECREF(node);
-    Py_RETURN_NONE;
+    return none_or_interruption();
 }
 
 /* -------------------------------------------------------------------------------------- calls */

@@ -284,7 +284,8 @@ class Computed(Node, Generic[T_co]):
         """Call `handler(self)` when the result goes stale; at once if it is.
 
         Handlers run once, in the order in which they were added, before the results that depend on
-        this one are touched. The same handler is kept once. An exception in one is logged.
+        this one are touched. The same handler is kept once. An exception in one is logged; what
+        asks the program to end, such as `KeyboardInterrupt`, is raised when all results are stale.
 
         Returns:
             A function that removes the handler.
@@ -463,14 +464,19 @@ class Computed(Node, Generic[T_co]):
     def _run_handlers(self, handlers: tuple[Callable[[Any], object], ...]) -> None:
         # Outside any scope of whoever invalidates: a handler that calls compute methods means it.
         token = current.set(None)
+        interruption: BaseException | None = None
         try:
             for handler in handlers:
                 try:
                     handler(self)
-                except Exception:
+                except (KeyboardInterrupt, SystemExit) as error:
+                    interruption = error
+                except BaseException:
                     _log.exception("A handler of the invalidation of %s failed.", self.describe())
         finally:
             current.reset(token)
+        if interruption is not None:
+            raise interruption
 
 
 def is_transient_failure(computed: Computed[Any]) -> bool:
