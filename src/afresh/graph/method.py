@@ -492,7 +492,12 @@ if TYPE_CHECKING:
             ...
 
 else:
-    ComputeCall = Coroutine
+
+    class ComputeCall(Coroutine):
+        """What a call returns: a coroutine of the result, to await or to hand to a task.
+
+        For annotations; what is returned is no instance of it.
+        """
 
     class BoundComputeMethod(_kernel.Bound):
         """A compute method of one service instance: `svc.get`. Call it, or use what it carries."""
@@ -516,23 +521,28 @@ else:
                 inspect.markcoroutinefunction(self)
 
         def invalidate(self, *args, **kwargs):
+            """Make the result for these arguments stale; returns whether there was one."""
             key, _ = self._key(*args, **kwargs)
             return self.table.invalidate_key(key, causes.here())
 
         async def capture(self, *args, **kwargs):
+            """Return the `Computed` behind a call with these arguments, computing it if need be."""
             key, args = self._key(*args, **kwargs)
             return await self.table.compute(key, args, Isolated(), True)
 
         def existing(self, *args, **kwargs):
+            """Return the `Computed` for these arguments if there is one, without computing."""
             key, _ = self._key(*args, **kwargs)
             return self.table.existing(key)
 
         @property
         def options(self):
+            """The options in force."""
             return self.table.definition.options
 
         @property
         def definition(self):
+            """The declaration."""
             return self.table.definition
 
         def __set_name__(self, owner, name):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from afresh.errors import ReentrantComputeError
 from afresh.primitives.clock import current_clock
 
-from . import causes, expiry, registry
+from . import causes, expiry, keep_alive, registry
 from ._context import COMPUTING, DELAYED, PENDING, PENDING_NOW, current
 from ._kernel import Keeper
 from .cached_errors import without_traceback
@@ -253,7 +253,7 @@ def settle(producer: Producer, value: Any, error: BaseException | None = None) -
 
 def _finished(producer: Any, node: Computed[Any]) -> None:
     if producer.is_idle:
-        registry.watch(producer)
+        keep_alive.watch(producer)
     if node._error is not None or producer.expires:
         producer.expire(node)
     _wake(node)
