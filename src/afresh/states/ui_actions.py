@@ -154,8 +154,8 @@ class UIActionTracker:
 
     ```python
     tracker = UIActionTracker()
-    order = await tracker.call(orders.place(command))             # raises what placing it raises
-    outcome = await tracker.run(orders.place(command))            # keeps that in outcome.error
+    order = await tracker.call(orders.place(command))  # raises what that raises
+    outcome = await tracker.run(orders.place(command))  # keeps it in outcome.error
     ```
 
     Args:
