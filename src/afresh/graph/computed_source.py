@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from afresh.errors import DefinitionError
@@ -79,17 +79,30 @@ class ComputedSource(Generic[T]):
         """The latest result; while one is being computed, that one."""
         return self._computed
 
-    async def use(self) -> T:
-        """Return the fresh value; the running computation then depends on it."""
-        return await self._computed.use()
+    def use(self) -> Coroutine[Any, Any, T]:
+        """Return the fresh value; the running computation then depends on it.
+
+        Returns:
+            An awaitable of the value.
+
+        Raises:
+            Exception: the computation failed.
+            InvalidStateError: the call is made inside `invalidating()`.
+        """
+        return self._computed.use()
 
     async def update(self) -> Computed[T]:
         """Return the fresh result, computing it if need be; adds no dependency."""
         return await self._computed.update()
 
-    def invalidate(self) -> None:
-        """Make the result stale."""
-        self._computed.invalidate()
+    def invalidate(self, *, after: float = 0.0, cause: str | None = None) -> None:
+        """Make the result stale; one that is being computed will be, as soon as it is there.
+
+        Args:
+            after: seconds to wait.
+            cause: recorded with the result; where the call was written, by default.
+        """
+        self._computed.invalidate(after=after, cause=cause if cause is not None else causes.here())
 
     async def recompute(self) -> Computed[T]:
         """Make the result stale and return a fresh one."""

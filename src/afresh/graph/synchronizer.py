@@ -105,8 +105,8 @@ class SafeSynchronizer(Synchronizer):
     """Waits for confirmation, but not for ever, and not where none can come.
 
     Args:
-        max_duration: seconds to wait for each source, after which it counts as confirmed; None
-            waits without limit, zero or less does not wait.
+        max_duration: seconds to wait, after which everything counts as confirmed; None waits
+            without limit, zero or less does not wait.
         assumes: called with a source that is not confirmed; True lets it count as confirmed, for
             example because there is no connection.
         max_updates: see `Synchronizer`.
@@ -126,13 +126,13 @@ class SafeSynchronizer(Synchronizer):
     def accepts(self, source: Synchronization) -> bool:
         return source.is_done() or (self._assumes is not None and self._assumes(source))
 
-    async def wait_for(self, source: Synchronization) -> None:
+    async def when_synchronized(self, computed: Computed[Any]) -> None:
         if self.max_duration is None:
-            await source.wait()
+            await super().when_synchronized(computed)
             return
-        if self.max_duration <= 0:
+        if self.max_duration <= 0 or self.is_synchronized(computed):
             return
-        waiting = asyncio.ensure_future(source.wait())
+        waiting = asyncio.ensure_future(super().when_synchronized(computed))
         timer = asyncio.ensure_future(current_clock().sleep(self.max_duration))
         try:
             await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,6 +142,8 @@ class SafeSynchronizer(Synchronizer):
             waiting.cancel()
             timer.cancel()
             await asyncio.wait({waiting, timer})
+            if not waiting.cancelled():
+                waiting.exception()  # has been raised above, or comes too late to matter
 
 
 class Synchronization:
