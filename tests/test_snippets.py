@@ -54,6 +54,7 @@ def snippets(text: str) -> Iterator[Snippet]:
 async def run(path: str, blocks: list[Snippet]) -> ModuleType:
     """Run the blocks one after another in a module of their own, which is returned."""
     module = ModuleType("__main__")
+    module.__file__ = path  # some look for the file of a class
     programs: list[Coroutine[Any, Any, object]] = []
     with (
         # Classes look their module up by name, to resolve annotations among other things.
