@@ -1,6 +1,7 @@
 """In a real browser: live parts keep out of the visitor's way, and end when the window closes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
@@ -121,3 +122,38 @@ async def test_nothing_follows_for_a_window_that_was_closed_and_a_reload_goes_on
     await until(lambda: server.get("/followers") == "1", seconds=10)
     await page.context.close()
     await until(lambda: server.get("/followers") == "0", seconds=10)
+
+
+SCRIPT = """
+from nicegui import ui
+
+from afresh import MutableState
+from afresh.ui.nicegui import live
+
+number = MutableState(1)
+
+
+@live(delay=0)
+async def body() -> None:
+    ui.button(f"Number {number.use()}", on_click=lambda: number.set(number.value + 1))
+
+
+body()
+ui.run(port={port}, show=False, reload=False)
+"""
+
+
+async def test_a_script_without_page_functions_works_too(
+    windows: Windows, tmp_path: Path, chromium: str
+) -> None:
+    del chromium  # no browser, no server
+    script = tmp_path / "script.py"
+    server = Server([str(script)], tmp_path / "server.log")
+    script.write_text(SCRIPT.replace("{port}", str(server.port)))
+    server.start()
+    try:
+        page = await windows.open(server.url)
+        await page.get_by_role("button", name="Number 1").click()
+        await expect(page.get_by_role("button", name="Number 2")).to_be_visible()
+    finally:
+        server.kill()
