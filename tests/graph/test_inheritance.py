@@ -8,8 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import pytest
 
 from afresh import ComputeService, capture, compute_method
-from afresh.graph import ComputedOptions, default_options, set_default_options
-from afresh.graph.method import ComputeMethod
+from afresh.graph import ComputedOptions, ComputeMethod, default_options, set_default_options
 
 T = TypeVar("T")
 

@@ -1,15 +1,10 @@
 """The compute graph: cached results that know what they were computed from."""
 
+from .bound import BoundComputeMethod, ComputeCall, ComputeMethod
 from .causes import InvalidationCause, Place, Tracking, track_causes, tracking
 from .computed import Computed
 from .computed_source import ComputedSource
-from .method import (
-    BoundComputeMethod,
-    ComputeCall,
-    ComputeMethod,
-    compute_function,
-    compute_method,
-)
+from .method import compute_function, compute_method
 from .monitor import Monitor, MonitorReport
 from .observe import GraphEvent, GraphEventKind, observe
 from .options import (

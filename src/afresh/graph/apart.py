@@ -16,10 +16,10 @@ from . import _kernel
 from ._context import current
 from .computed import Computed
 from .consolidation import ConsolidatingTable
-from .method import Table
 from .options import ComputedOptions
 from .producer import Producer, produce
 from .scopes import Scope
+from .table import Table
 
 __all__ = ["compute_apart"]
 

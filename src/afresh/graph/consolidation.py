@@ -22,13 +22,13 @@ from afresh.primitives.tasks import start_background
 from . import _kernel, causes
 from ._context import CONSISTENT, current
 from .computed import Computed
-from .method import Table
 from .options import CancellationReprocessing, ComputedOptions
 from .producer import produce
 from .scopes import Isolated
+from .table import Table
 
 if TYPE_CHECKING:
-    from .method import Definition
+    from .definition import Definition
 
 __all__ = ["ConsolidatingTable", "Consolidation"]
 

@@ -134,11 +134,11 @@ _loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None  # noqa: E7
 
 
 def graph_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop in which results were computed last."""
+    """The event loop in which results were computed or waited for last."""
     return _loop()
 
 
-def _enter_loop() -> asyncio.AbstractEventLoop:
+def enter_loop() -> asyncio.AbstractEventLoop:
     """Move over to the running event loop, if that is a new one.
 
     Its clock comes along, and no trace stays of bodies that ran in a closed one.
@@ -169,7 +169,7 @@ async def produce(
     loop = _loop()
     task = current_task(loop) if loop is not None else None
     if loop is None or task is None:  # that loop is not the running one
-        loop = _enter_loop()
+        loop = enter_loop()
         task = current_task(loop)
     cancellations = task.cancelling() if task is not None else 0
     retries = 0

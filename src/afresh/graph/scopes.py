@@ -19,7 +19,7 @@ from ._context import COMPUTING, SCOPE, current
 
 if TYPE_CHECKING:
     from .computed import Computed
-    from .method import Table
+    from .table import Table
 
 __all__ = [
     "Capturing",

@@ -10,14 +10,9 @@ from typing import Any
 from afresh.errors import DefinitionError
 
 from ._kernel import Method
-from .method import (
-    _TABLES,
-    BoundComputeMethod,
-    compute_method_of,
-    function_in_class,
-    unwrapped,
-    wrong_kind,
-)
+from .bound import BoundComputeMethod
+from .definition import TABLES, function_in_class, unwrapped, wrong_kind
+from .method import compute_method_of
 
 __all__ = ["ComputeService"]
 
@@ -61,7 +56,7 @@ class ComputeService(ABC):
         return {
             name: value
             for name, value in attributes.items()
-            if name != _TABLES and not isinstance(getattr(type(self), name, None), Method)
+            if name != TABLES and not isinstance(getattr(type(self), name, None), Method)
         }
 
 

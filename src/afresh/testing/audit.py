@@ -19,7 +19,7 @@ from afresh.graph import ComputeMethod, nodes
 from afresh.graph._context import CONSISTENT, DELAY_RUNS
 from afresh.graph.apart import compute_apart
 from afresh.graph.computed import Computed, is_transient_failure
-from afresh.graph.method import Table
+from afresh.graph.table import Table
 from afresh.primitives.clock import current_clock
 from afresh.primitives.result import Result
 
