@@ -1,5 +1,6 @@
 """What handlers of a mutable state see, in which order, and what they may do."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -101,12 +102,15 @@ def test_invalidating_in_the_handler_of_an_update_is_told_once() -> None:
     assert state.computed.is_consistent
 
 
-def test_a_failing_handler_is_logged_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, GeneratorExit])
+def test_a_failing_handler_is_logged_and_stops_nobody(
+    caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
     events: list[tuple[str, Any]] = []
     state = MutableState(0)
 
     def fail(*_: object) -> None:
-        raise LookupError("no page")
+        raise error("no page")
 
     state.on(ALL, fail)
     note_events(events)(state)
@@ -115,6 +119,22 @@ def test_a_failing_handler_is_logged_and_stops_nobody(caplog: pytest.LogCaptureF
     assert events == [("invalidated", 0), ("updating", 0), ("updated", 1)]
     assert state.value == 1
     assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("event", list(StateEvent), ids=lambda event: event.name)
+def test_a_handler_that_ends_the_program_leaves_a_state_that_works(event: StateEvent) -> None:
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    state = MutableState(0)
+    remove = state.on(event, end)
+    with pytest.raises(KeyboardInterrupt):
+        state.set(1)
+    remove()
+    assert state.computed.is_consistent
+    assert state.value == 1
+    state.set(2)
+    assert state.value == 2
 
 
 def test_a_handler_hears_only_of_the_events_it_asked_for_until_it_is_removed() -> None:

@@ -220,7 +220,9 @@ def test_a_state_that_a_closed_loop_left_behind_can_be_closed() -> None:
     gc.collect()
 
 
-def test_a_mutable_state_changes_though_somebody_waits_for_it_in_a_closed_loop() -> None:
+def test_a_mutable_state_changes_though_somebody_waits_for_it_in_a_closed_loop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     state = MutableState(1)
 
     async def wait() -> None:
@@ -231,6 +233,7 @@ def test_a_mutable_state_changes_though_somebody_waits_for_it_in_a_closed_loop()
         loop.run_until_complete(turns())
     state.set(2)
     assert state.value == 2
+    assert caplog.records == []
     waiting._log_destroy_pending = False  # type: ignore[attr-defined]
 
 

@@ -308,7 +308,7 @@ class Computed(Node, Generic[T_co]):
         if self.state == INVALIDATED:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        remove = self.on_invalidated(lambda _: None if future.done() else future.set_result(None))
+        remove = self.on_invalidated(lambda _: _wake_up(future))
         try:
             await future
         finally:
@@ -477,6 +477,12 @@ class Computed(Node, Generic[T_co]):
             current.reset(token)
         if interruption is not None:
             raise interruption
+
+
+def _wake_up(waiter: asyncio.Future[None]) -> None:
+    # A loop may be closed while a task of it still waits; nobody is left to wake up then.
+    if not waiter.done() and not waiter.get_loop().is_closed():
+        waiter.set_result(None)
 
 
 def is_transient_failure(computed: Computed[Any]) -> bool:

@@ -6,6 +6,7 @@ them, keeps leaner lists.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -59,5 +60,5 @@ class Handlers(Generic[T]):
             if token in self._handlers:
                 try:
                     handler(event)
-                except Exception:
+                except (Exception, asyncio.CancelledError, GeneratorExit):
                     self._logger.exception("The handler %r raised an error.", handler)

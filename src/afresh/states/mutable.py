@@ -123,8 +123,10 @@ class MutableState(State[T]):
         return self._next.value
 
     def _after_invalidation(self) -> None:
-        self._starting()
-        self._publish(self._settled())
+        try:
+            self._starting()
+        finally:  # also if a handler ends the program
+            self._publish(self._settled())
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from afresh.graph.cached_errors import fresh_copy
 from afresh.graph.computed import Computed, is_transient_failure
+from afresh.graph.producer import enter_loop
 
 __all__ = ["Snapshot"]
 
@@ -43,7 +44,7 @@ class Signal:
         if not self._outcome:
             if self._waiters is None:
                 self._waiters = {}
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = enter_loop().create_future()
             self._waiters[waiter] = None
             try:
                 await waiter

@@ -261,8 +261,10 @@ class State(ABC, Generic[T]):
         # announced twice.
         if computed is self._snapshot.computed and self._announced != computed.version:
             self._announced = computed.version
-            self._fire(StateEvent.INVALIDATED)
-            self._after_invalidation()
+            try:
+                self._fire(StateEvent.INVALIDATED)
+            finally:  # also if a handler ends the program: the next one may catch that
+                self._after_invalidation()
 
     @abstractmethod
     def _after_invalidation(self) -> None:
