@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from afresh.primitives.clock import Timer, current_clock, on_clock_change
 
-from . import _kernel
+from . import _kernel, metrics
 
 if TYPE_CHECKING:
     from .producer import Producer
@@ -55,7 +55,7 @@ class Cohort:
         self._keep_alive = keep_alive
         self._period = max(keep_alive / SWEEPS_PER_KEEP_ALIVE, SHORTEST_PERIOD)
         self._next = self._period
-        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self._marks: deque[tuple[float, int]] = deque()
         self._timer: Timer | None = None
         self.threshold: float = -1
@@ -63,7 +63,7 @@ class Cohort:
 
     def add(self, producer: Producer) -> None:
         """Sweep the results of `producer` too; at the usual pace, for there are new ones."""
-        self._producers.add(producer)
+        self.producers.add(producer)
         if self._timer is None:
             self._mark()
         elif self._next > self._period:
@@ -76,7 +76,7 @@ class Cohort:
         """Sweep no more; the next result of each producer starts it anew."""
         if self._timer is not None:
             self._timer.cancel()
-        for producer in self._producers:
+        for producer in self.producers:
             producer.is_idle = True
 
     def _wait(self, period: float) -> None:
@@ -98,7 +98,7 @@ class Cohort:
         try:
             next(sweep)
         except StopIteration as finished:
-            if self._producers:
+            if self.producers:
                 self._wait(finished.value)
             else:
                 self._timer = None
@@ -108,9 +108,10 @@ class Cohort:
 
     def _sweep(self) -> Generator[None, None, float]:
         """Drop what can go; returns how many seconds to wait until the next sweep."""
+        started = current_clock().now()
         seen = dropped = 0
         is_recent = False
-        for producer in list(self._producers):
+        for producer in list(self.producers):
             entries = producer.entries
             for key in list(entries):
                 node = entries.get(key)
@@ -124,10 +125,17 @@ class Cohort:
             give_back(entries)
             producer.is_idle = True  # the next result is a reason to come back soon
             if not entries:
-                self._producers.discard(producer)
+                self.producers.discard(producer)
+        metrics.record_sweep(current_clock().now() - started, _kept(), dropped)
         if is_recent or dropped:
             return max(self._period, seen * SECONDS_PER_RESULT)
         return min(2 * self._next, LONGEST_PERIOD)
+
+
+def _kept() -> int:
+    return sum(
+        len(producer.entries) for cohort in _cohorts.values() for producer in cohort.producers
+    )
 
 
 def _threshold_of(node: Any) -> float:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from afresh.errors import ReentrantComputeError
 from afresh.primitives.clock import current_clock
 
-from . import causes, expiry, keep_alive, registry
+from . import causes, expiry, keep_alive, metrics, registry
 from ._context import COMPUTING, DELAYED, PENDING, PENDING_NOW, current
 from ._kernel import Keeper
 from .cached_errors import without_traceback
@@ -149,6 +149,7 @@ def enter_loop() -> asyncio.AbstractEventLoop:
     if previous is not loop:
         _loop = weakref.ref(loop)
         current_clock().attach()
+        metrics.start()
         if previous is None or previous.is_closed():
             registry.drop_computing()
     return loop
