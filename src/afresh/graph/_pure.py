@@ -144,7 +144,8 @@ class Node:
         try:
             return self._value
         except AttributeError:
-            self._raise()
+            pass  # so that this is no part of what is raised
+        self._raise()
         yield  # makes this a generator function
 
     def send(self, value: None) -> None:
@@ -152,8 +153,10 @@ class Node:
         try:
             value = self._value
         except AttributeError:
-            self._raise()
-        raise StopIteration(value)
+            pass
+        else:
+            raise StopIteration(value)
+        self._raise()
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None) -> None:
         """Raise `error`, as a finished coroutine does."""
