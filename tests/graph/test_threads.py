@@ -1,4 +1,4 @@
-"""Invalidating from other threads: while the loop works, idles, is elsewhere, closed, or missing."""
+"""Invalidating from other threads: while the loop works, idles, is elsewhere, closed or missing."""
 
 import asyncio
 import contextlib
@@ -306,6 +306,24 @@ class TestMistakes:
 
 
 class TestHammering:
+    async def test_what_two_threads_make_stale_at_once_keeps_no_edge(self) -> None:
+        first, second = MutableState(0), MutableState(0)
+
+        @compute_function
+        async def total() -> int:
+            return first.use() + second.use()
+
+        for _ in range(100):
+            computed = await total.capture()
+            sources = [first.computed, second.computed]
+            futures = await asyncio.gather(
+                *(asyncio.to_thread(invalidate_threadsafe, state) for state in (first, second))
+            )
+            await asyncio.gather(*map(asyncio.wrap_future, futures))
+            for node in (computed, *sources):
+                assert node.is_invalidated
+                assert node.dependencies == node.dependants == ()
+
     async def test_four_threads_and_a_busy_loop_end_with_what_is_right(self) -> None:
         counters = Counters()
         keys = [f"key {number}" for number in range(8)]

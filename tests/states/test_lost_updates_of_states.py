@@ -186,28 +186,36 @@ async def test_ten_thousand_rapid_changes_end_with_the_right_value(
 
 
 @pytest.mark.parametrize("delayer", DELAYERS[1:], ids=lambda delayer: type(delayer).__name__)
-async def test_changes_of_a_source_end_with_the_right_value(
+async def test_following_through_ten_thousand_changes_ends_with_the_right_value(
     clock: FakeClock, delayer: UpdateDelayer
 ) -> None:
     source = MutableState(0)
+    latest: dict[str, int] = {}
 
     async def copy() -> int:
         return source.use()
 
-    latest: list[int] = []
+    @compute_function
+    async def method() -> int:
+        return source.use()
 
-    async def follow() -> None:
-        async for computed in ComputedSource(copy).computed.changes(delayer):
-            latest[:] = [computed.value]
+    async def follow(name: str, computed: Computed[int]) -> None:
+        async for each in computed.changes(delayer):
+            latest[name] = each.value
 
-    following = asyncio.ensure_future(follow())
+    following = [
+        asyncio.ensure_future(follow("source", ComputedSource(copy).computed)),
+        asyncio.ensure_future(follow("method", await method.capture())),
+        asyncio.ensure_future(follow("state", source.computed)),
+    ]
     for value in range(1, 10_001):
         source.set(value)
         if value % 100 == 0:
             await asyncio.sleep(0)
     await clock.advance(1)
-    assert latest == [10_000]
-    following.cancel()
+    assert latest == {"source": 10_000, "method": 10_000, "state": 10_000}
+    for task in following:
+        task.cancel()
 
 
 async def test_ten_thousand_rapid_changes_pass_through_a_slow_invalidation(

@@ -30,7 +30,8 @@ def start_background(
 ) -> asyncio.Task[T]:
     """Run a coroutine in a task of its own on the running event loop.
 
-    The task is kept alive until it is done. If it fails with anything but a cancellation, the error
+    The task is kept alive until it is done, and takes its first step in the loop's next turn,
+    whatever kind of tasks the loop makes. If it fails with anything but a cancellation, the error
     is logged to "afresh.tasks", whether or not somebody awaits the task.
 
     Args:
@@ -50,7 +51,9 @@ def start_background(
         raise
     context = contextvars.Context() if context is None else context
     coroutine = context.run(work) if callable(work) else work
-    task: asyncio.Task[T] = loop.create_task(coroutine, name=name, context=context)
+    # Not by the loop: one that makes eager tasks would run the first step here and now, perhaps in
+    # the middle of an invalidation.
+    task: asyncio.Task[T] = asyncio.Task(coroutine, loop=loop, name=name, context=context)
     _forget_tasks_of_closed_loops(loop)
     _tasks.add(task)
     task.add_done_callback(_note_done, context=contextvars.Context())
