@@ -21,7 +21,8 @@ JOBS ?= 2
 ARGS ?=
 # What test-all, bench and constraints look for: make bench VERSIONS=3.13
 VERSIONS ?= 3.11 3.12 3.13
-PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(ARGS)
+# A process that a hanging test took down is not replaced: the distribution by groups would wait for ever.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --max-worker-restart 0 $(ARGS)
 SPEEDUPS := src/afresh/graph/_speedups.c
 
 # $(call each_interpreter,command): the command for every version found, with $$version and $$python set.
