@@ -23,7 +23,7 @@ from nicegui.testing import User, user_simulation
 from playwright.async_api import async_playwright
 
 from afresh import ComputeService, compute_method
-from afresh.ui.nicegui import LiveElement
+from afresh.ui.nicegui import page_defaults
 
 from .browsing import FLAGS, Windows
 
@@ -128,7 +128,7 @@ def numbers() -> Numbers:
 
 @pytest.fixture(autouse=True)
 def _little_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LiveElement, "default_delay", 0.0)
+    monkeypatch.setattr(page_defaults, "update_delay", 0.0)
 
 
 @pytest.fixture

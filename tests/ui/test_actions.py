@@ -6,7 +6,7 @@ import gc
 import pytest
 from nicegui import ui
 
-from afresh.ui.nicegui import LiveElement, act, action_tracker, live, run_action
+from afresh.ui.nicegui import act, action_tracker, live, page_defaults, run_action
 
 from .conftest import Numbers, Visit, another_user, sees, texts, until
 
@@ -14,7 +14,7 @@ from .conftest import Numbers, Visit, another_user, sees, texts, until
 async def test_own_actions_show_at_once_and_those_of_others_after_the_delay(
     visit: Visit, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LiveElement, "default_delay", 600)
+    monkeypatch.setattr(page_defaults, "update_delay", 600)
 
     @live
     async def body() -> None:

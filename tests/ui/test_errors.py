@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from nicegui import ui
 
-from afresh.ui.nicegui import LiveElement, live, live_label
+from afresh.ui.nicegui import LiveElement, act, live, live_label, page_defaults
 
 from .conftest import Numbers, Visit, sees, strays, until
 
@@ -94,15 +94,22 @@ async def test_an_error_inside_stays_inside(visit: Visit, numbers: Numbers) -> N
 async def test_what_visitors_read_can_be_replaced(
     visit: Visit, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LiveElement, "describe_error", staticmethod(lambda _: "please wait"))
+    monkeypatch.setattr(page_defaults, "describe_error", lambda _: "please wait")
     numbers.broken = True
 
     @live
     async def body() -> None:
-        await numbers.get("a")
+        ui.label(str(await numbers.get("a")))
 
-    async with visit(body) as user:
-        await sees(user, "Could not update: please wait", "Try again")
+    def page() -> None:
+        body()
+        ui.button("Buy", on_click=act(numbers.get, "b"))
+
+    async with visit(page) as user:
+        await sees(user, "Could not update: please wait", "Try again", "Buy")
+        user.find("Buy").click()
+        await user.should_see("please wait")
+        await until(lambda: user.notify.messages == ["please wait"])
 
 
 async def test_an_error_of_many_lines_shows_its_first(visit: Visit) -> None:

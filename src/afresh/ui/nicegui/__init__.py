@@ -20,6 +20,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from .actions import act, action_tracker, run_action
+from .defaults import PageDefaults, page_defaults
 from .element import LiveElement
 from .label import live_badge, live_label
 from .live import LiveBody, keep, live, live_list
@@ -27,6 +28,7 @@ from .live import LiveBody, keep, live, live_list
 __all__ = [
     "LiveBody",
     "LiveElement",
+    "PageDefaults",
     "act",
     "action_tracker",
     "keep",
@@ -34,5 +36,6 @@ __all__ = [
     "live_badge",
     "live_label",
     "live_list",
+    "page_defaults",
     "run_action",
 ]

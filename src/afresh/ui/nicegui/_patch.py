@@ -53,8 +53,6 @@ def patch(
     shown: Iterable[Element],
     built: Iterable[Element],
     kept: Collection[Element],
-    *,
-    unsent: bool,
 ) -> None:
     """Let `built` take the place of `shown`, both being the children of one slot.
 
@@ -66,9 +64,8 @@ def patch(
         shown: the elements to replace.
         built: their successors, not yet part of the page.
         kept: elements that are in both and stay as they are, descendants included.
-        unsent: nothing was sent to the browser since the first element of `built` was made.
     """
-    _Patch(client, kept, unsent=unsent).run(list(shown), list(built))
+    _Patch(client, kept).run(list(shown), list(built))
 
 
 def remove(client: Client, elements: Iterable[Element], kept: Collection[Element]) -> None:
@@ -78,10 +75,9 @@ def remove(client: Client, elements: Iterable[Element], kept: Collection[Element
 
 
 class _Patch:
-    def __init__(self, client: Client, kept: Collection[Element], *, unsent: bool) -> None:
+    def __init__(self, client: Client, kept: Collection[Element]) -> None:
         self._client = client
         self._kept = kept
-        self._unsent = unsent
         self._gone: list[Element] = []
         self._before: dict[Element, dict[str, Any] | None] = {}
         self._renamed: dict[str, str] = {}
@@ -92,11 +88,10 @@ class _Patch:
                 _built_with[element] = element.value
         self._match(shown, built)
         remove(self._client, self._gone, self._kept)
-        self._follow_renames(built)
-        outbox = self._client.outbox
-        for element, before in self._before.items():
-            if element._to_dict() != before:
-                outbox.enqueue_update(element)
+        for element in _subtrees(built, self._kept):
+            self._follow_renames(element)
+            if element not in self._before or element._to_dict() != self._before[element]:
+                self._client.outbox.enqueue_update(element)
 
     def _match(self, shown: list[Element], built: list[Element]) -> None:
         candidates: defaultdict[Hashable, deque[Element]] = defaultdict(deque)
@@ -121,11 +116,7 @@ class _Patch:
         self._retire(old, new)
 
     def _take_number(self, old: Element, new: Element) -> None:
-        outbox = self._client.outbox
-        if self._unsent:
-            outbox.updates.pop(new.id, None)
-        else:
-            outbox.enqueue_delete(new)
+        self._client.outbox.updates.pop(new.id, None)
         del self._client.elements[new.id]
         for form in ("c{}", "#c{}"):  # how properties refer to elements
             self._renamed[form.format(new.id)] = form.format(old.id)
@@ -141,14 +132,11 @@ class _Patch:
             slot._parent = weakref.ref(new)
             slot.children = new.slots[name].children
 
-    def _follow_renames(self, built: list[Element]) -> None:
-        for element in _subtrees(built, self._kept):
-            for key, value in element._props.items():
-                if isinstance(value, str) and value in self._renamed:
-                    with element._props.suspend_updates():
-                        element._props[key] = self._renamed[value]
-                    if element not in self._before:
-                        self._client.outbox.enqueue_update(element)
+    def _follow_renames(self, element: Element) -> None:
+        for key, value in element._props.items():
+            if isinstance(value, str) and value in self._renamed:
+                with element._props.suspend_updates():
+                    element._props[key] = self._renamed[value]
 
 
 def _likeness(element: Element) -> Hashable:

@@ -15,7 +15,9 @@ from nicegui import Client, context, ui
 
 from afresh.states import UIActionResult, UIActionTracker, UIDelayer
 
-__all__ = ["act", "action_tracker", "first_line", "run_action", "update_delayer"]
+from .defaults import page_defaults
+
+__all__ = ["act", "action_tracker", "run_action", "update_delayer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +67,7 @@ async def run_action(
             functools.partial(function, *args, **kwargs), command=function
         )
         if result.error is not None and not client.is_deleted:
-            ui.notify(first_line(result.error), type="negative")
+            ui.notify(page_defaults.describe_error(result.error), type="negative")
     return result
 
 
@@ -83,12 +85,6 @@ def action_tracker(client: Client | None = None) -> UIActionTracker:
     return tracker
 
 
-def update_delayer(client: Client, delay: float) -> UIDelayer:
-    """A delay of so many seconds that the client's own actions cut short."""
-    return UIDelayer(action_tracker(client), delay)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def update_delayer(client: Client, delay: float | None) -> UIDelayer:
+    """A delay of so many seconds, or the default, that the client's own actions cut short."""
+    return UIDelayer(action_tracker(client), page_defaults.update_delay if delay is None else delay)

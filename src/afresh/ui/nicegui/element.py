@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from nicegui import core, storage, ui
 from nicegui.element import Element
@@ -19,7 +19,8 @@ from afresh.errors import InvalidStateError
 from afresh.states import ComputedState, StateEvent
 
 from ._patch import Lasting
-from .actions import act, first_line, update_delayer
+from .actions import act, update_delayer
+from .defaults import page_defaults
 
 __all__ = ["LiveElement"]
 
@@ -64,23 +65,16 @@ class LiveElement(Lasting, Generic[T]):
 
     Args:
         delay: seconds between a change and the update that shows it; a visitor's own actions are
-            shown at once. `None` means `LiveElement.default_delay`.
+            shown at once. `None` means `page_defaults.update_delay`.
     """
-
-    default_delay: ClassVar[float] = 0.25
-    """Seconds between a change and the update that shows it, where nothing else is said."""
-
-    describe_error: ClassVar[Callable[[BaseException], str]] = staticmethod(first_line)
-    """What visitors read about an error; replace it to tell them less, or more."""
 
     def __init__(self, *, delay: float | None = None) -> None:
         super().__init__("div")
         self.style("display: contents")
         self._banner: Element | None = None
-        seconds = self.default_delay if delay is None else delay
         self.state: ComputedState[T] = ComputedState(
             self._compute,
-            delay=update_delayer(self.client, seconds),
+            delay=update_delayer(self.client, delay),
             category=type(self).__qualname__,
             graceful_close=0,  # there will be no page to build elements for
             configure=lambda state: state.on(StateEvent.UPDATED, lambda *_: self._updated()),
@@ -101,7 +95,7 @@ class LiveElement(Lasting, Generic[T]):
 
     def show_error(self, error: BaseException) -> None:
         """Tell the visitor that what is shown may be old; by default in a banner on top of it."""
-        text = f"Could not update: {LiveElement.describe_error(error)}"
+        text = f"Could not update: {page_defaults.describe_error(error)}"
         if self._banner is None:
             self._banner, self._banner_text = _banner(self.refresh)
             self._banner.move(target_index=0)

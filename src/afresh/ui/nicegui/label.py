@@ -11,6 +11,7 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from afresh.states import ComputedState, StateEvent
 
+from .defaults import page_defaults
 from .element import LiveElement
 
 __all__ = ["LiveBadge", "LiveLabel", "live_badge", "live_label"]
@@ -34,7 +35,7 @@ def live_label(
         compute: an async function that reads compute methods.
         to_text: turns the value into the text.
         delay: seconds between a change and the update that shows it; `None` means
-            `LiveElement.default_delay`.
+            `page_defaults.update_delay`.
     """
     return LiveLabel(compute, to_text, delay=delay)
 
@@ -62,7 +63,7 @@ class LiveLabel(TextElement, LiveElement[T]):
 
     def show_error(self, error: BaseException) -> None:
         self.style("opacity: 0.5")
-        self.props["title"] = f"Could not update: {LiveElement.describe_error(error)}"
+        self.props["title"] = f"Could not update: {page_defaults.describe_error(error)}"
 
     def clear_error(self) -> None:
         self.style(remove="opacity: 0.5")

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from nicegui import context
@@ -64,7 +64,7 @@ def live(
     Args:
         function: the async function; it may run at any time, so it should only read and build.
         delay: seconds between a change and the update that shows it; a visitor's own actions are
-            shown at once. `None` means `LiveElement.default_delay`.
+            shown at once. `None` means `page_defaults.update_delay`.
 
     Returns:
         A function with the same parameters that places a `LiveBody` and returns it.
@@ -180,7 +180,7 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
         rendering = _Rendering(self, self._kept)
         try:
             with rendering:
-                await self._function(*args, **kwargs)
+                await _Aside(self._function(*args, **kwargs), rendering)
             if not self.state.is_initial:
                 await _first_contents(rendering)
         except BaseException:
@@ -193,7 +193,7 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
     def show(self, value: _Rendering) -> None:
         shown = self.default_slot.children
         numbers = [element.id for element in shown]
-        patch(self.client, shown, value.children, value.reused, unsent=value.unsent)
+        patch(self.client, shown, value.children, value.reused)
         for element, slot in value.reused.items():
             element.parent_slot = slot
         for element in value.children:
@@ -213,13 +213,19 @@ class _Rendering(Slot):
         self.reused: dict[Element, Slot] = {}
         self._kept_before = kept_before
         self._in_factory = False
-        self._outbox = owner.client.outbox
-        self._first_message = self._outbox.next_message_id
+        self._client = owner.client
+        self._first_number = self._client.next_element_id
 
-    @property
-    def unsent(self) -> bool:
-        """Whether nothing went to the browser since this run began."""
-        return self._outbox.next_message_id == self._first_message
+    def hold_back(self) -> None:
+        """Take what was built so far out of the outbox: it may never be shown."""
+        updates = self._client.outbox.updates
+        for number, element in list(updates.items()):
+            if (
+                number >= self._first_number
+                and isinstance(element, Element)
+                and _rendering_around(element.parent_slot) is self
+            ):
+                del updates[number]
 
     def keep(self, key: Hashable, factory: Callable[[], E]) -> E:
         if self._in_factory:
@@ -261,9 +267,34 @@ class _Rendering(Slot):
         return element
 
 
+class _Aside:
+    """Awaits a run of a function, and holds back what it has built each time it pauses."""
+
+    def __init__(self, run: Awaitable[None], rendering: _Rendering) -> None:
+        self._run = run
+        self._rendering = rendering
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        steps = self._run.__await__()
+        advance = functools.partial(next, steps)
+        while True:
+            try:
+                pause = advance()
+            except StopIteration:
+                return
+            self._rendering.hold_back()
+            try:
+                advance = functools.partial(steps.send, (yield pause))
+            except BaseException as error:
+                advance = functools.partial(steps.throw, error)
+
+
 def _rendering_here() -> _Rendering | None:
     stack = Slot.get_stack()
-    slot = stack[-1] if stack else None
+    return _rendering_around(stack[-1] if stack else None)
+
+
+def _rendering_around(slot: Slot | None) -> _Rendering | None:
     while slot is not None and not isinstance(slot, _Rendering):
         slot = slot.parent.parent_slot
     return slot
