@@ -815,6 +815,30 @@ class TestMemory:
         gc.collect()
         assert reference() is None
 
+    async def test_targets_that_went_stale_are_let_go_by_the_source_that_stays(
+        self, clock: FakeClock
+    ) -> None:
+        def followers(source: Computed[Any]) -> int:
+            assert source.extra is not None
+            return len(source.extra.handlers or ())
+
+        stock = Stock()
+        targets = [await stock.is_low.capture()]
+        for _ in range(10):
+            targets[-1].invalidate()
+            targets.append(await stock.is_low.capture())
+        source = consolidation_of(targets[-1]).source
+        assert followers(source) == 1
+        stock.gate = asyncio.Event()
+        stock.put(6)
+        await clock.settle()
+        targets[-1].invalidate()  # while the new source is computed
+        stock.gate.set()
+        await clock.settle()
+        target = await stock.is_low.capture()
+        assert consolidation_of(target).source is not source
+        assert followers(consolidation_of(target).source) == 1
+
     async def test_old_sources_and_targets_are_let_go(self, clock: FakeClock) -> None:
         stock = Stock(9)
         target = await stock.is_low.capture()

@@ -5,7 +5,14 @@ import contextvars
 
 import pytest
 
-from afresh import ComputedState, MutableState, compute_function, current_computed, invalidating
+from afresh import (
+    ComputedState,
+    MutableState,
+    StateEvent,
+    compute_function,
+    current_computed,
+    invalidating,
+)
 from afresh.graph.scopes import try_current_computed
 from afresh.states import YIELD
 from afresh.testing import FakeClock
@@ -125,13 +132,12 @@ async def test_delayers_and_handlers_run_outside_of_any_computation(clock: FakeC
 
     @compute_function
     async def outer() -> int:
-        state = ComputedState(copy, delay=Delayer(), flow_context=True)
-        states.append(state)
-        return await state.use()
+        async with ComputedState(copy, delay=Delayer(), flow_context=True) as state:
+            state.on(StateEvent.UPDATED, lambda *_: seen.append(try_current_computed()))
+            await state.use()
+            source.set(2)
+            await clock.settle()
+            return state.value
 
-    states: list[ComputedState[int]] = []
-    await outer()
-    async with states[0]:
-        source.set(2)
-        await clock.settle()
-        assert seen == [None]
+    assert await outer() == 2
+    assert seen == [None, None, None]

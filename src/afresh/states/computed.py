@@ -281,15 +281,14 @@ async def _keep_up(reference: Callable[[], ComputedState[Any] | None]) -> None:
         while not state.is_closed and not state.computed.is_consistent:
             snapshot = state.snapshot
             if not snapshot.is_initial or failures:
-                number = snapshot.update_count
                 delay = state.delayer.delay(snapshot.retry_count + failures)
                 state = snapshot = None  # type: ignore[assignment]
                 await delay
                 state = reference()
                 if state is None:
                     return
-                if state.is_closed or state.snapshot.update_count != number:
-                    continue
+                if state.is_closed:
+                    return
             failures = 0 if await state._try_update() else failures + 1
     finally:
         if state is None:
