@@ -285,9 +285,7 @@ async def _keep_up(reference: Callable[[], ComputedState[Any] | None]) -> None:
                 state = snapshot = None  # type: ignore[assignment]
                 await delay
                 state = reference()
-                if state is None:
-                    return
-                if state.is_closed:
+                if state is None or state.is_closed:
                     return
             failures = 0 if await state._try_update() else failures + 1
     finally:
