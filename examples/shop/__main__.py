@@ -6,8 +6,10 @@ import argparse
 
 from nicegui import app, ui
 
+from afresh.ui.nicegui import page_defaults
+
 from .data import Database
-from .page import USERS, ShopPage
+from .page import USERS, ShopPage, describe
 from .services import Shop
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     options = parser.parse_args()
 
+    page_defaults.describe_error = describe
     database = Database(options.database)
     shop = Shop(database)
     app.on_startup(lambda: database.open(reset=options.reset))

@@ -7,7 +7,9 @@ each row to a part that reads that row alone; so one change re-renders one row.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from nicegui import ui
 
@@ -15,11 +17,16 @@ from afresh.states import StateEvent
 from afresh.ui.nicegui import LiveElement, act, live, live_badge
 
 from .data import Order, Product
-from .services import Shop
+from .services import Shop, ShopError
 
 USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
 _CSS = Path(__file__).with_name("shop.css")
 _TO_BASKET = "() => document.getElementById('basket').scrollIntoView({behavior: 'smooth'})"
+
+
+def describe(error: BaseException) -> str:
+    """What customers read about an error; the rest is for the log."""
+    return str(error) if isinstance(error, ShopError) else "Something went wrong, please try again"
 
 
 def euros(cents: int) -> str:
@@ -143,7 +150,7 @@ class ShopPage:
         quantity = await self.shop.baskets.quantity(self.user, product.id)
         left = await self.shop.stock.left(product.id)
 
-        def put(quantity: int) -> object:
+        def put(quantity: int) -> Callable[[], Awaitable[None]]:
             return act(self.shop.baskets.put, self.user, product.id, quantity)
 
         if quantity == 0:
@@ -287,7 +294,7 @@ def empty(picture: str, title: str, text: str) -> None:
         ui.label(text).classes("soft small")
 
 
-def fresh_print(part: LiveElement[object]) -> None:
+def fresh_print(part: LiveElement[Any]) -> None:
     """The small print below a part: how old it is, and how often it was updated."""
     label = ui.label().classes("print")
     updated = time.monotonic()

@@ -8,8 +8,9 @@ longer hold; everything computed from them goes stale with them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import CursorResult, delete, select, update
 
 from afresh import ComputeService, compute_method
 
@@ -159,7 +160,7 @@ class Orders(ComputeService):
                     .where(ProductRow.id == line.product_id, ProductRow.stock >= line.quantity)
                     .values(stock=ProductRow.stock - line.quantity)
                 )
-                if taken.rowcount == 0:
+                if cast(CursorResult[Any], taken).rowcount == 0:
                     product = await session.get_one(ProductRow, line.product_id)
                     left = f"only {product.stock} left" if product.stock else "sold out"
                     raise ShopError(f"Sorry, {product.name}: {left}")

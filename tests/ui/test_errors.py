@@ -1,10 +1,11 @@
 """When a computation fails, the last good content stays and the visitor is told."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from nicegui import ui
 
+from afresh import ComputeService, compute_method
 from afresh.ui.nicegui import LiveElement, act, live, live_label, page_defaults
 
 from .conftest import Numbers, Visit, sees, strays, until
@@ -74,6 +75,36 @@ async def test_the_visitor_can_try_again(visit: Visit) -> None:
         await sees(user, "Could not update: no luck", "Try again")
         user.find("Try again").click()
         await sees(user, "luck")
+
+
+async def test_trying_again_computes_what_had_failed_below(visit: Visit) -> None:
+    class Prices(ComputeService):
+        failures = 1
+        computed: ClassVar[list[str]] = []
+
+        @compute_method
+        async def of(self, product: str) -> int:
+            self.computed.append(product)
+            if product == "cake" and self.failures:
+                self.failures -= 1
+                raise ValueError("no price")
+            return 1
+
+        @compute_method
+        async def total(self, *products: str) -> int:
+            return sum([await self.of(each) for each in products])
+
+    prices = Prices()
+
+    @live(delay=60)
+    async def body() -> None:
+        ui.label(str(await prices.total("tea", "cake")))
+
+    async with visit(body) as user:
+        await sees(user, "Could not update: no price", "Try again")
+        user.find("Try again").click()
+        await sees(user, "2")
+        assert prices.computed == ["tea", "cake", "cake"]
 
 
 async def test_an_error_inside_stays_inside(visit: Visit, numbers: Numbers) -> None:

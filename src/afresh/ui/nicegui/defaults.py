@@ -33,5 +33,5 @@ class PageDefaults:
         be more than they should know."""
 
 
-page_defaults = PageDefaults()
+page_defaults: PageDefaults = PageDefaults()
 """The defaults in use."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from nicegui import core, storage, ui
-from nicegui.element import Element
+from nicegui import core, storage
 
 from afresh.errors import InvalidStateError
+from afresh.graph import Computed
 from afresh.states import ComputedState, StateEvent
 
+from ._banner import ErrorBanner
 from ._patch import Lasting
-from .actions import act, update_delayer
+from .actions import update_delayer
 from .defaults import page_defaults
 
 __all__ = ["LiveElement"]
@@ -27,11 +28,6 @@ __all__ = ["LiveElement"]
 T = TypeVar("T")
 
 _log = logging.getLogger("afresh.ui")
-
-_BANNER = (
-    "width: 100%; gap: 10px; padding: 6px 6px 6px 12px; border-radius: 8px; font-size: 14px;"
-    "line-height: 20px; background: #fffbeb; border: 1px solid #fde68a; color: #78350f"
-)
 
 
 class LiveElement(Lasting, Generic[T]):
@@ -71,7 +67,7 @@ class LiveElement(Lasting, Generic[T]):
     def __init__(self, *, delay: float | None = None) -> None:
         super().__init__("div")
         self.style("display: contents")
-        self._banner: Element | None = None
+        self._banner: ErrorBanner | None = None
         self.state: ComputedState[T] = ComputedState(
             self._compute,
             delay=update_delayer(self.client, delay),
@@ -97,9 +93,9 @@ class LiveElement(Lasting, Generic[T]):
         """Tell the visitor that what is shown may be old; by default in a banner on top of it."""
         text = f"Could not update: {page_defaults.describe_error(error)}"
         if self._banner is None:
-            self._banner, self._banner_text = _banner(self.refresh)
+            self._banner = ErrorBanner(self.refresh)
             self._banner.move(target_index=0)
-        self._banner_text.text = text
+        self._banner.say(text)
 
     def clear_error(self) -> None:
         """Take back what `show_error()` did; called before a value is shown."""
@@ -108,7 +104,9 @@ class LiveElement(Lasting, Generic[T]):
             self._banner = None
 
     async def refresh(self) -> None:
-        """Compute again now, whatever the delay."""
+        """Compute again now, whatever the delay; so are the results that an error came from."""
+        for failure in _origins_of_failure(self.state.computed):
+            failure.invalidate()
         await self.state.recompute()
 
     async def rendered(self) -> None:
@@ -152,10 +150,14 @@ class LiveElement(Lasting, Generic[T]):
                 self.show_error(error)
 
 
-def _banner(retry: Callable[[], Any]) -> tuple[Element, ui.label]:
-    with ui.row(align_items="center", wrap=False).style(_BANNER).props("role=alert") as banner:
-        ui.icon("sync_problem", size="20px").style("color: #b45309")
-        label = ui.label().style("flex: 1; min-width: 0; overflow-wrap: anywhere")
-        button = ui.button("Try again", on_click=act(retry), color=None)
-        button.props("flat dense no-caps padding='2px 8px'").style("color: #92400e; flex: none")
-    return banner, label
+def _origins_of_failure(computed: Computed[Any]) -> Iterator[Computed[Any]]:
+    """The failed results that were not computed from failed ones."""
+    unseen, seen = [computed], {computed}
+    while unseen:
+        failed = [each for each in unseen.pop().dependencies if each.error is not None]
+        for each in failed:
+            if each not in seen:
+                seen.add(each)
+                unseen.append(each)
+                if not any(below.error is not None for below in each.dependencies):
+                    yield each
