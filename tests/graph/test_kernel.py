@@ -108,10 +108,24 @@ def test_a_computation_that_ends_late_does_not_end_the_one_that_took_its_place(k
     first: Computed[Any] = Computed(keeper, "key", ("key",))
     second: Computed[Any] = Computed(keeper, "key", ("key",))
     assert keeper.computing["key"] is second
-    first._finish(1, None, False)
+    first._finish(1, None, True)
     assert keeper.computing["key"] is second
+    assert keeper.entries == {}
+    assert first.is_invalidated
     second._finish(2, None, True)
     assert keeper.entries["key"] is second
+    assert second.is_consistent
+
+
+def test_a_computation_that_was_given_up_does_not_count_when_it_ends_after_all(keeper: Producer):
+    node: Computed[Any] = Computed(keeper, "key", ("key",))
+    keeper.computing.clear()
+    kept = finished(keeper, "key", 2)
+    node._finish(1, None, True)
+    assert node.is_invalidated
+    assert node.value == 1
+    assert kept.is_consistent
+    assert keeper.entries["key"] is kept
 
 
 def test_an_invalidation_while_computing_waits_and_happens_once(keeper: Producer):

@@ -1,6 +1,7 @@
 """What counts as kept: the results of compute methods, and not those of states."""
 
 import asyncio
+import gc
 
 from afresh import ComputedSource, ComputedState, MutableState
 from afresh.graph import computed_count, invalidate_everything, nodes
@@ -8,6 +9,7 @@ from tests.testing.counters import Counters
 
 
 async def test_the_results_of_states_do_not_count_among_those_of_compute_methods():
+    gc.collect()  # services of other tests, which would leave meanwhile
     count = computed_count()
     variable = MutableState(1)
     source = ComputedSource(lambda: asyncio.sleep(0, "x"))

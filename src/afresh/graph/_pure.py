@@ -210,6 +210,9 @@ class Node:
         self._dependants = ()
         if keeper.computing.get(key) is self:
             del keeper.computing[key]
+        else:  # given up, or another one took its place: too late to count
+            keep = False
+            self.flags |= PENDING | PENDING_NOW
         tick += 1
         self.used = tick
         if keep:

@@ -576,6 +576,10 @@ Node_finish(Node *self, PyObject *const *args, Py_ssize_t nargs)
     else if (listed == NULL && PyErr_Occurred()) {
         return NULL;
     }
+    else {
+        keep = 0;
+        self->flags |= PENDING | PENDING_NOW;
+    }
     self->used = ++tick;
     if (keep && publish(self) < 0) {
         return NULL;

@@ -308,7 +308,7 @@ class Computed(Node, Generic[T_co]):
         if self.state == INVALIDATED:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        remove = self.on_invalidated(lambda _: _wake_up(future))
+        remove = self.on_invalidated(lambda _: wake_up(future))
         try:
             await future
         finally:
@@ -479,7 +479,8 @@ class Computed(Node, Generic[T_co]):
             raise interruption
 
 
-def _wake_up(waiter: asyncio.Future[None]) -> None:
+def wake_up(waiter: asyncio.Future[None]) -> None:
+    """Let go on who awaits `waiter`."""
     # A loop may be closed while a task of it still waits; nobody is left to wake up then.
     if not waiter.done() and not waiter.get_loop().is_closed():
         waiter.set_result(None)

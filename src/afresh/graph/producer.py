@@ -13,11 +13,11 @@ the next waiter, and no lock or task exists for a lone caller.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import weakref
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 from afresh.errors import ReentrantComputeError
@@ -27,7 +27,7 @@ from . import causes, expiry, keep_alive, metrics, registry
 from ._context import COMPUTING, DELAYED, PENDING, PENDING_NOW, current
 from ._kernel import Keeper
 from .cached_errors import without_traceback
-from .computed import Computed
+from .computed import Computed, wake_up
 from .observe import on_start
 from .options import ComputedOptions
 from .scopes import Isolated
@@ -175,7 +175,10 @@ async def produce(
     cancellations = task.cancelling() if task is not None else 0
     retries = 0
     deadline = None
+    global _left_behind
     while True:
+        if _left_behind:
+            _clear_up()
         node = producer.entries.get(key)
         if node is not None:
             break
@@ -185,60 +188,112 @@ async def produce(
             continue
         stored = producer.stored(args) if producer.is_observed else args
         node = Computed(producer, key, stored, caller, producer.node_flags)
-        if producer.is_observed:
-            producer.starting(node)
-        if on_start:
-            on_start[0](node)
-        token = current.set(node)
+        token: Token[Any] | None = None
         try:
-            value = await producer.body(*args)
-        except Exception as error:
-            current.reset(token)
-            if isinstance(error, RecursionError):
-                _abandon(node, error)
-                if not hasattr(error, "__notes__"):
-                    error.add_note(_short_of_stack)
+            try:
+                if producer.is_observed:
+                    producer.starting(node)
+                if on_start:
+                    on_start[0](node)
+                token = current.set(node)
+                value = await producer.body(*args)
+            except RecursionError:
                 raise
-            node._finish(None, without_traceback(error, node.describe()), True)
-            _finished(producer, node)
+            except Exception as error:
+                _leave(token)
+                node._finish(None, without_traceback(error, node.describe()), True)
+                _finished(producer, node)
+                if caller is not None:
+                    caller._use(node)
+                if want_node:
+                    return node
+                task = None  # or else: task → its error → traceback → this frame → task
+                raise
+            except CancelledError as error:
+                _leave(token)
+                policy = producer.options.reprocessing
+                now = current_clock().now()
+                if deadline is None:
+                    deadline = now + policy.duration
+                retries += 1
+                from_outside = task is None or task.cancelling() > cancellations
+                if from_outside or retries > policy.retries or now > deadline:
+                    _abandon(node, error)
+                    task = None
+                    raise
+                _log.warning("%s was cancelled from within; trying again.", node.describe())
+                try:
+                    await current_clock().sleep(policy.delays[retries])
+                except CancelledError:
+                    task = None
+                    raise
+                finally:
+                    _abandon(node, error)
+                continue
+            except BaseException as error:
+                _leave(token)
+                _abandon(node, error)
+                task = None
+                raise
+            current.reset(token)
+            node._finish(value, None, True)
+            if (
+                node.extra is not None
+                or producer.expires
+                or producer.is_idle
+                or producer.is_observed
+            ):
+                _finished(producer, node)
             if caller is not None:
                 caller._use(node)
-            if want_node:
-                return node
-            raise
-        except CancelledError as error:
-            with contextlib.suppress(ValueError):
-                current.reset(token)
-            policy = producer.options.reprocessing
-            now = current_clock().now()
-            if deadline is None:
-                deadline = now + policy.duration
-            retries += 1
-            from_outside = task is None or task.cancelling() > cancellations
-            if from_outside or retries > policy.retries or now > deadline:
-                _abandon(node, error)
-                raise
-            _log.warning("%s was cancelled from within; trying again.", node.describe())
+            return node if want_node else value
+        except (RecursionError, KeyboardInterrupt, SystemExit) as error:
+            # At the end of the stack not even a call may work; then a caller does the rest.
+            _left_behind += [(node, token)]
+            task = None
             try:
-                await current_clock().sleep(policy.delays[retries])
-            finally:
-                _abandon(node, error)
-            continue
-        except BaseException as error:
-            with contextlib.suppress(ValueError):  # closed by the garbage collector, elsewhere
-                current.reset(token)
-            _abandon(node, error)
+                _clear_up()
+                if isinstance(error, RecursionError) and not hasattr(error, "__notes__"):
+                    error.add_note(_short_of_stack)
+            except RecursionError:
+                pass
             raise
-        current.reset(token)
-        node._finish(value, None, True)
-        if node.extra is not None or producer.expires or producer.is_idle or producer.is_observed:
-            _finished(producer, node)
-        if caller is not None:
-            caller._use(node)
-        return node if want_node else value
     if caller is not None:
         caller._use(node)
+    task = None
     return node if want_node else node.value
+
+
+def _leave(token: Token[Any] | None) -> None:
+    """Put back what was the ambient context before the body ran."""
+    if token is not None:
+        try:
+            current.reset(token)
+        except (ValueError, RuntimeError):
+            pass  # closed by the garbage collector, in another context; or put back already
+
+
+_left_behind: list[tuple[Computed[Any], Token[Any] | None]] = []
+"""Results whose computation ended when there was no stack left to say so, the innermost first."""
+
+
+def _clear_up() -> None:
+    """Let nobody wait for results that were left behind.
+
+    Raises:
+        RecursionError: there is still no stack left; what is not done yet stays to be done.
+    """
+    while _left_behind:
+        node, token = _left_behind[0]
+        _leave(token)
+        if node.state == COMPUTING:
+            node.flags |= PENDING | PENDING_NOW
+            node._finish(None, RecursionError(_short_of_stack), False)
+        elif node.keeper.computing.get(node.key) is node:  # it was interrupted half-way
+            del node.keeper.computing[node.key]
+            node.invalidate(now=True, cause=causes.CANCELLED)
+        _wake(node)
+        del _left_behind[0]
 
 
 def settle(producer: Producer, value: Any, error: BaseException | None = None) -> Computed[Any]:
@@ -275,8 +330,7 @@ def _wake(node: Computed[Any]) -> None:
     if node.extra is not None and node.extra.waiters is not None:
         waiters, node.extra.waiters = node.extra.waiters, None
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            wake_up(waiter)
 
 
 async def _turn(node: Computed[Any], caller: Any, loop: asyncio.AbstractEventLoop) -> None:

@@ -97,7 +97,11 @@ class Scope:
         traceback: TracebackType | None,
     ) -> None:
         assert self._token is not None
-        current.reset(self._token)
+        try:
+            current.reset(self._token)
+        except ValueError:
+            if kind is not GeneratorExit:  # closed by the garbage collector, in another context
+                raise
         self._token = None
 
     def _use(self, node: Any) -> None:
