@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-# Before NiceGUI is imported: where it keeps what visitors store.
-os.environ.setdefault("NICEGUI_STORAGE_PATH", tempfile.mkdtemp(prefix="afresh-nicegui-"))
+# Before NiceGUI is imported: where it keeps what visitors store, apart for every process.
+os.environ["NICEGUI_STORAGE_PATH"] = tempfile.mkdtemp(prefix="afresh-nicegui-")
 
 import httpx
 import pytest

@@ -9,18 +9,18 @@ import pytest
 from nicegui import Client, ui
 from nicegui.testing import User
 
-from afresh.graph.registry import nodes
 from afresh.primitives.tasks import background_tasks
 from afresh.ui.nicegui import LiveBody, live, live_badge, live_label
 
 from .conftest import Numbers, Visit, another_user, sees, strays, until
 
 
-def remains() -> list[str]:
-    """The states that still follow something, and the tasks that update them."""
+def remains(numbers: Numbers) -> list[str]:
+    """The states that still follow a number, and the tasks that update states."""
     gc.collect()
-    followers = [each.category for node in nodes() for each in node.dependants]
-    return followers + [task.get_name() for task in background_tasks()]
+    results = [numbers.get.existing(name) for name in ("a", "b", "c")]
+    followers = [each.category for result in results if result for each in result.dependants]
+    return followers + [task.get_name() for task in background_tasks() & asyncio.all_tasks()]
 
 
 async def delete(user: User) -> None:
@@ -48,11 +48,11 @@ async def test_nothing_is_left_of_a_page_that_was_closed(visit: Visit, numbers: 
 
     async with visit(page) as user:
         await sees(user, "0", "a 0", "b 0", "In sync", "0")
-        assert len(remains()) == 4
+        assert len(remains(numbers)) == 4
         assert user.client is not None
         elements = [weakref.ref(each) for each in user.client.layout.descendants()]
         await delete(user)
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
         await until(lambda: gc.collect() >= 0 and not [each for each in elements if each()])
         computed = numbers.computed
         numbers.set("a", 1)
@@ -84,11 +84,11 @@ async def test_nothing_is_left_of_a_page_that_never_connected(
     async with visit(body) as user:
         await sees(user, "0")
         await delete(user)
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
         await user.http_client.get("/")
-        await until(remains)
+        await until(lambda: remains(numbers))
         Client.prune_instances(client_age_threshold=0)
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
 
 
 async def test_a_rendering_under_way_is_given_up(visit: Visit, numbers: Numbers) -> None:
@@ -111,7 +111,7 @@ async def test_a_rendering_under_way_is_given_up(visit: Visit, numbers: Numbers)
         await until(lambda: outcomes == ["waits"])
         await delete(user)
         await until(lambda: outcomes == ["waits", "cancelled"])
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
 
 
 async def test_an_update_that_waits_for_its_delay_is_given_up(
@@ -124,9 +124,9 @@ async def test_an_update_that_waits_for_its_delay_is_given_up(
     async with visit(body) as user:
         await sees(user, "0")
         numbers.set("a", 1)
-        await until(background_tasks)
+        await until(lambda: len(remains(numbers)) == 1)
         await delete(user)
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
 
 
 async def test_a_rendering_of_a_part_that_is_taken_off_meanwhile_leaves_nothing(
@@ -172,9 +172,9 @@ async def test_nothing_is_left_of_a_part_taken_off_the_page(
 
     async with visit(page) as user:
         await sees(user, "0")
-        assert remains()
+        assert remains(numbers)
         remove(boxes[0])
-        await until(lambda: not remains())
+        await until(lambda: not remains(numbers))
 
 
 async def test_many_visits_leave_no_more_than_one(visit: Visit, numbers: Numbers) -> None:
@@ -192,5 +192,5 @@ async def test_many_visits_leave_no_more_than_one(visit: Visit, numbers: Numbers
             await sees(visitor, "0")
             assert len(placed) > 1
             await delete(visitor)
-        await until(lambda: len(remains()) == 1)
+        await until(lambda: len(remains(numbers)) == 1)
         await until(lambda: gc.collect() >= 0 and len(placed) == 1)
