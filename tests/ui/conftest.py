@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-# Before NiceGUI is imported: where it keeps what visitors store, apart for every process.
-os.environ["NICEGUI_STORAGE_PATH"] = tempfile.mkdtemp(prefix="afresh-nicegui-")
-
 import httpx
 import pytest
-from nicegui import core
+from nicegui import app, core
 from nicegui.elements.mixins.text_element import TextElement
+from nicegui.storage import Storage
 from nicegui.testing import User, user_simulation
 from playwright.async_api import async_playwright
 
@@ -28,6 +25,13 @@ from afresh.ui.nicegui import page_defaults
 from .browsing import FLAGS, Windows
 
 Visit = Callable[[Callable[[], object]], AbstractAsyncContextManager[User]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _storage(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What visitors store is kept apart for every process."""
+    Storage.path = tmp_path_factory.mktemp("nicegui")
+    app.storage = Storage()
 
 
 @pytest.fixture
