@@ -216,3 +216,22 @@ async def test_a_shielded_call_goes_on_when_its_caller_is_cancelled():
     gated.gate.set()
     assert await inner == 0
     assert gated.get.existing(1) is not None
+
+
+@pytest.mark.skipif("sys.version_info < (3, 12)", reason="tasks are eager from 3.12 on")
+async def test_calls_work_in_eager_tasks():
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    both, gated = Both(), Gated()
+
+    missed = asyncio.create_task(both.get(1))
+    assert missed.done()  # nothing to wait for: computed before the loop had a turn
+    found = asyncio.create_task(both.get(1))
+    assert (await missed, await found) == (1, 1)
+    with pytest.raises(ValueError, match="negative"):
+        await asyncio.create_task(both.get(-1))
+
+    waiting = [asyncio.create_task(gated.get()) for _ in range(3)]
+    assert gated.runs == 1
+    gated.gate.set()
+    assert await asyncio.gather(*waiting) == [0] * 3
+    assert gated.runs == 1
