@@ -29,7 +29,7 @@ class CancellationReprocessing:
     retries: int = 10
     """How many times, at most."""
     duration: float = 2.0
-    """For how many seconds after the first start a retry may still begin."""
+    """For how many seconds after the first cancellation another retry is granted."""
     delays: RetryDelays = field(
         default_factory=lambda: RetryDelays.exponential(0.05, 1.0, spread=0.1)
     )
