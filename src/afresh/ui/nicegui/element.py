@@ -128,7 +128,7 @@ class LiveElement(Lasting, Generic[T]):
 
     async def _compute(self) -> T:
         # The state has a context of its own, and `app.storage` looks for the visitor's request.
-        token = storage.request_contextvar.set(self.client._request)
+        token = storage.request_contextvar.set(self.client.request)
         try:
             return await self.compute()
         finally:
