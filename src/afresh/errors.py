@@ -5,8 +5,7 @@ AfreshError
 ├── InvalidStateError        the object is in the wrong state for this call
 ├── ReentrantComputeError    a computation needs its own result
 ├── DefinitionError          a declaration is wrong (also a TypeError)
-├── NotCapturedError         the captured block called no compute method
-└── ServiceGoneError         the service behind a result no longer exists
+└── NotCapturedError         the captured block called no compute method
 ```
 
 Catch `AfreshError` to catch them all. Bad arguments raise `ValueError` or `TypeError`, as
@@ -22,7 +21,6 @@ __all__ = [
     "InvalidStateError",
     "NotCapturedError",
     "ReentrantComputeError",
-    "ServiceGoneError",
 ]
 
 
@@ -48,7 +46,3 @@ class DefinitionError(AfreshError, TypeError):
 
 class NotCapturedError(AfreshError):
     """Nothing was captured: the block or call in question called no compute method."""
-
-
-class ServiceGoneError(AfreshError):
-    """The service behind a result no longer exists, so the result cannot be computed again."""

@@ -462,3 +462,18 @@ def test_what_subclasses_see_is_a_compute_method():
     assert Stored.__abstractmethods__ == set()
     assert isinstance(Stored, abc.ABCMeta)
     assert hasattr(Stored().count, "invalidate")
+
+
+def test_the_abstract_mark_may_stand_above_or_below_the_decorator():
+    class Contract(ComputeService):
+        @abstractmethod
+        @compute_method
+        async def above(self) -> int: ...
+
+        @compute_method
+        @abstractmethod
+        async def below(self) -> int: ...
+
+    assert Contract.__abstractmethods__ == {"above", "below"}
+    with pytest.raises(TypeError, match="abstract"):
+        Contract()

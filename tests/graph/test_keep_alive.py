@@ -57,6 +57,26 @@ class Kept(ComputeService):
         return await self.short(key)
 
 
+@pytest.mark.parametrize("way", ["call", "capture", "use"])
+async def test_every_way_to_get_at_a_result_counts_as_a_use(clock: FakeClock, way: str):
+    kept = Kept()
+    await kept.usual(1)
+    for _ in range(3):
+        await clock.advance(MINUTE - 10)
+        match way:
+            case "call":
+                await kept.usual(1)
+            case "capture":
+                await kept.usual.capture(1)
+            case "use":
+                computed = next(iter(kept.usual.table.entries.values()))
+                await computed.use()
+                del computed
+    assert kept.runs == 1
+    await clock.advance(LATEST)
+    assert kept.usual.existing(1) is None
+
+
 async def test_an_unused_result_leaves_after_a_minute(clock: FakeClock):
     kept = Kept()
     await kept.usual(1)

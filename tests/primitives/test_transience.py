@@ -11,7 +11,6 @@ from afresh.errors import (
     InvalidStateError,
     NotCapturedError,
     ReentrantComputeError,
-    ServiceGoneError,
 )
 from afresh.primitives.transience import (
     Transience,
@@ -78,7 +77,6 @@ def resolver():
         (ReentrantComputeError(), NON_TRANSIENT),
         (DefinitionError(), NON_TRANSIENT),
         (NotCapturedError(), NON_TRANSIENT),
-        (ServiceGoneError(), TERMINAL),
         (SystemExit(), TERMINAL),
         (KeyboardInterrupt(), TERMINAL),
     ],

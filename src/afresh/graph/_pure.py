@@ -168,6 +168,10 @@ class Node:
     def _raise(self) -> None:
         raise NotImplementedError  # `Computed` raises its error, or that there is no result yet
 
+    def _touch(self) -> None:
+        """Note that the node was used just now."""
+        self.used = tick
+
     def _use(self, node: Node) -> None:
         """Note that the body of this node used `node`; a no-op once the result is there."""
         if self.state == COMPUTING:

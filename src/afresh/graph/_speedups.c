@@ -794,7 +794,15 @@ static PyGetSetDef Node_properties[] = {
      "The living nodes that were computed from this one, in the order in which they were."},
     {NULL}};
 
+static PyObject *
+Node_touch(Node *self, PyObject *Py_UNUSED(none))
+{
+    self->used = tick;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef Node_methods[] = {
+    {"_touch", (PyCFunction)Node_touch, METH_NOARGS, "Note that the node was used just now."},
     {"_use", (PyCFunction)Node_use, METH_O, "Note that the body of this node used another."},
     {"_finish", (PyCFunction)(void (*)(void))Node_finish, METH_FASTCALL,
      "Set the result, link the edges, and publish the node."},
@@ -1484,6 +1492,23 @@ Method_get_definition(Method *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->signature.definition);
 }
 
+static PyObject *
+Method_get_abstract(Method *self, void *Py_UNUSED(closure))
+{
+    return PyObject_GetAttrString(self->signature.definition, "__isabstractmethod__");
+}
+
+/* For `@abstractmethod` written above the decorator. */
+static int
+Method_set_abstract(Method *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "__isabstractmethod__ can't be deleted");
+        return -1;
+    }
+    return PyObject_SetAttrString(self->signature.definition, "__isabstractmethod__", value);
+}
+
 static PyMethodDef Method_methods[] = {
     {"__set_name__", (PyCFunction)(void (*)(void))Method_set_name, METH_FASTCALL,
      "Tell the definition where it stands."},
@@ -1492,6 +1517,7 @@ static PyMethodDef Method_methods[] = {
 static PyGetSetDef Method_properties[] = {
     {"__doc__", (getter)Method_get_doc, NULL, NULL},
     {"definition", (getter)Method_get_definition, NULL, "The declaration."},
+    {"__isabstractmethod__", (getter)Method_get_abstract, (setter)Method_set_abstract, NULL},
     {NULL}};
 
 static PyTypeObject MethodType = {

@@ -251,6 +251,7 @@ class Computed(Node, Generic[T_co]):
         if allow_inconsistent and self.state == COMPUTING:
             self._raise()
         if self.state == CONSISTENT or allow_inconsistent:
+            self._touch()
             if context is not None:
                 context._use(self)
             return cast("Coroutine[Any, Any, T_co]", self)

@@ -258,6 +258,7 @@ async def produce(
             except RecursionError:
                 pass
             raise
+    node._touch()
     if caller is not None:
         caller._use(node)
     task = None

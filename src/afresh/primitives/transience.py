@@ -24,7 +24,6 @@ from afresh.errors import (
     InvalidStateError,
     NotCapturedError,
     ReentrantComputeError,
-    ServiceGoneError,
 )
 
 __all__ = [
@@ -66,7 +65,7 @@ TransienceResolver = Callable[[BaseException], Transience]
 _KINDS: tuple[tuple[Transience, tuple[type[BaseException], ...]], ...] = (
     (
         Transience.TERMINAL,
-        (ServiceGoneError, SystemExit, KeyboardInterrupt, GeneratorExit),
+        (SystemExit, KeyboardInterrupt, GeneratorExit),
     ),
     (
         # OSErrors that are about what was asked for, not about the moment
