@@ -640,14 +640,22 @@ static PyObject *spare = NULL;
 static void
 Finished_dealloc(PyObject *self)
 {
+    PyStopIterationObject *finished = (PyStopIterationObject *)self;
     PyObject_GC_UnTrack(self);
-    ((PyTypeObject *)PyExc_StopIteration)->tp_clear(self);
+    if (finished->dict != NULL || finished->notes != NULL || finished->traceback != NULL
+        || finished->context != NULL || finished->cause != NULL
+        || finished->args != empty_tuple) {
+        /* It was caught by Python code, which may have left anything in it. */
+        ((PyTypeObject *)PyExc_StopIteration)->tp_clear(self);
+        finished->args = Py_NewRef(empty_tuple);
+    }
+    Py_CLEAR(finished->value);
     if (spare == NULL) {
-        ((PyBaseExceptionObject *)self)->args = Py_NewRef(empty_tuple);
-        _Py_NewReference(self);
+        Py_SET_REFCNT(self, 1);
         spare = self;
     }
     else {
+        Py_CLEAR(finished->args);
         Py_TYPE(self)->tp_free(self);
     }
 }
