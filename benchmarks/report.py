@@ -122,43 +122,49 @@ def _processor() -> str:
     return platform.machine()
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table for the README, from a run's JSON: ratios and sizes that have a bound, one column a
-    variant.
+IN_README = {
+    "cached call, int key ÷ empty coroutine method": (
+        "a cached call ÷ awaiting an `async def` method that returns its argument"
+    ),
+    "cached call with an edge, a thousand keys ÷ empty coroutine method": (
+        "the same inside another compute method, which from then on depends on it"
+    ),
+    "fresh key ÷ empty coroutine method": "a call that runs an empty body and caches its result",
+    "async-lru: its hit ÷ afresh's": "async-lru's hit on a method ÷ a cached call",
+    "aiocache: its hit ÷ afresh's": "aiocache's hit in memory ÷ a cached call",
+    "cashews: its hit ÷ afresh's": "cashews' hit in memory ÷ a cached call",
+    "invalidate and recompute one key ÷ async-lru's": (
+        "invalidating and computing one result again ÷ async-lru doing the same"
+    ),
+}
+"""The ratios that the README shows, and the words it has for them."""
 
-    Figures that miss their bound are marked with a dagger; rows that only inform stay in the JSON.
-    """
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the README, from a run's JSON: one column a variant."""
     variants = results["variants"]
     names = [
-        f"{'.'.join(variant['python'].split('.')[:2])} {variant['twin']}" for variant in variants
+        ".".join(variant["python"].split(".")[:2])
+        + (", pure twin" if variant["twin"] == "pure" else "")
+        for variant in variants
     ]
     lines = [
-        "| What | " + " | ".join(names) + " |",
+        "| Times | " + " | ".join(names) + " |",
         "|---|" + "---:|" * len(variants),
     ]
-    for index, row in enumerate(variants[0]["rows"]):
-        cells = [variant["rows"][index] for variant in variants]
-        if all(not cell["bound"] for cell in cells):
-            continue
-        lines.append(
-            f"| {row['what']} ({row['unit']}) | " + " | ".join(map(_markdown_cell, cells)) + " |"
-        )
+    rows = {row["what"]: index for index, row in enumerate(variants[0]["rows"])}
+    for what, words in IN_README.items():
+        figures = [number(variant["rows"][rows[what]]["figure"]) for variant in variants]
+        lines.append(f"| {words} | " + " | ".join(figures) + " |")
     peers = ", ".join(f"{name} {version}" for name, version in variants[0]["peers"].items())
     lines += [
         "",
         (
-            f"Medians of {results['rounds']} interleaved rounds on one core; bounds in brackets, "
-            f"† where one is missed. Peers: {peers}."
+            f"Medians of {results['rounds']} interleaved rounds on one core, by CPython version. "
+            f"Peers: {peers}."
         ),
     ]
     return "\n".join(lines)
-
-
-def _markdown_cell(cell: dict[str, Any]) -> str:
-    figure = number(cell["figure"])
-    if cell["figure"] is None or not cell["bound"]:
-        return figure
-    return f"{figure}{'' if cell['met'] else ' †'} ({cell['bound']})"
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
