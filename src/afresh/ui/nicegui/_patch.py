@@ -53,6 +53,8 @@ def patch(
     shown: Iterable[Element],
     built: Iterable[Element],
     kept: Collection[Element],
+    *,
+    unsent: bool,
 ) -> None:
     """Let `built` take the place of `shown`, both being the children of one slot.
 
@@ -64,8 +66,10 @@ def patch(
         shown: the elements to replace.
         built: their successors, not yet part of the page.
         kept: elements that are in both and stay as they are, descendants included.
+        unsent: whether nothing was sent to the browser since `built` was begun. If something was,
+            some of `built` may have been part of it.
     """
-    _Patch(client, kept).run(list(shown), list(built))
+    _Patch(client, kept, unsent=unsent).run(list(shown), list(built))
 
 
 def remove(client: Client, elements: Iterable[Element], kept: Collection[Element]) -> None:
@@ -75,9 +79,10 @@ def remove(client: Client, elements: Iterable[Element], kept: Collection[Element
 
 
 class _Patch:
-    def __init__(self, client: Client, kept: Collection[Element]) -> None:
+    def __init__(self, client: Client, kept: Collection[Element], *, unsent: bool) -> None:
         self._client = client
         self._kept = kept
+        self._unsent = unsent
         self._gone: list[Element] = []
         self._before: dict[Element, dict[str, Any] | None] = {}
         self._renamed: dict[str, str] = {}
@@ -116,7 +121,11 @@ class _Patch:
         self._retire(old, new)
 
     def _take_number(self, old: Element, new: Element) -> None:
-        self._client.outbox.updates.pop(new.id, None)
+        outbox = self._client.outbox
+        if self._unsent:
+            outbox.updates.pop(new.id, None)
+        else:
+            outbox.enqueue_delete(new)
         del self._client.elements[new.id]
         for form in ("c{}", "#c{}"):  # how properties refer to elements
             self._renamed[form.format(new.id)] = form.format(old.id)

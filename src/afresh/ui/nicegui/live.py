@@ -182,7 +182,7 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
             with rendering:
                 await _Aside(self._function(*args, **kwargs), rendering)
             if not self.state.is_initial:
-                await _first_contents(rendering)
+                await _Aside(_first_contents(rendering), rendering)
         except BaseException:
             remove(client, rendering.children, rendering.reused)
             raise
@@ -193,7 +193,7 @@ class LiveBody(LiveElement["_Rendering"], Generic[P]):
     def show(self, value: _Rendering) -> None:
         shown = self.default_slot.children
         numbers = [element.id for element in shown]
-        patch(self.client, shown, value.children, value.reused)
+        patch(self.client, shown, value.children, value.reused, unsent=value.is_unsent)
         for element, slot in value.reused.items():
             element.parent_slot = slot
         for element in value.children:
@@ -215,6 +215,8 @@ class _Rendering(Slot):
         self._in_factory = False
         self._client = owner.client
         self._first_number = self._client.next_element_id
+        self.is_unsent = True
+        """Whether the browser can have heard of nothing that this run has built."""
 
     def hold_back(self) -> None:
         """Take what was built so far out of the outbox: it may never be shown."""
@@ -268,7 +270,7 @@ class _Rendering(Slot):
 
 
 class _Aside:
-    """Awaits a run of a function, and holds back what it has built each time it pauses."""
+    """Awaits a run of a function, and holds back what it has built at each pause and at the end."""
 
     def __init__(self, run: Awaitable[None], rendering: _Rendering) -> None:
         self._run = run
@@ -282,7 +284,9 @@ class _Aside:
                 pause = advance()
             except StopIteration:
                 return
-            self._rendering.hold_back()
+            finally:
+                self._rendering.hold_back()
+            self._rendering.is_unsent = False  # what others do to its elements meanwhile is sent
             try:
                 advance = functools.partial(steps.send, (yield pause))
             except BaseException as error:
