@@ -101,6 +101,11 @@ class Consolidation:
         if self.task is task:  # no equal and fresh source was found
             self._tell(target)
 
+    def loop_is_gone(self, target: Computed[Any]) -> None:
+        """Give up a comparison whose event loop was closed without ending it."""
+        if self.task is not None and self.task.get_loop().is_closed():
+            self._tell(target)
+
     def _tell(self, target: Computed[Any]) -> None:
         cause = self.source if causes.tracking() is causes.Tracking.CHAIN else self.source.cause
         _kernel.invalidate(target, cause, True)
@@ -174,6 +179,12 @@ class ConsolidatingTable(Table):
         extra = computed.extra
         if extra is not None and extra.consolidation is not None:
             extra.consolidation.follow(computed)
+
+    def loop_is_gone(self) -> None:
+        super().loop_is_gone()
+        for target in list(self.entries.values()):
+            if target.consolidation is not None:
+                target.consolidation.loop_is_gone(target)
 
     def forget(self, computed: Computed[Any]) -> None:
         super().forget(computed)

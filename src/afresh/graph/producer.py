@@ -110,6 +110,10 @@ class Producer(Keeper):
         if self.entries.get(computed.key) is computed:
             del self.entries[computed.key]
 
+    def loop_is_gone(self) -> None:
+        """Called when an event loop was closed in which something may not have come to its end."""
+        self.computing.clear()
+
     def synchronization(self, computed: Computed[Any]) -> Synchronization | None:
         """How to tell whether `computed` is confirmed; None if that depends on what it was computed
         from.

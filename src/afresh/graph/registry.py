@@ -160,9 +160,9 @@ def prune() -> int:
 
 
 def drop_computing() -> None:
-    """Forget computations that a closed event loop left behind."""
+    """Forget what a closed event loop left undone."""
     for producer in list(_producers):
-        producer.computing.clear()
+        producer.loop_is_gone()
 
 
 def _reset_after_fork() -> None:

@@ -69,6 +69,7 @@ def background_tasks() -> frozenset[asyncio.Task[Any]]:
         RuntimeError: no event loop is running.
     """
     loop = asyncio.get_running_loop()
+    _forget_tasks_of_closed_loops(loop)
     return frozenset(task for task in _tasks if task.get_loop() is loop and not task.done())
 
 
