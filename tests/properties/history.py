@@ -455,12 +455,14 @@ class History:
             world.resume()
             await self.clock.settle()
             self._check()
-            if not self.calls and not self.others and not world.paused:
+            if not self.calls and not self.others:
                 break
             await self._advance(1)
         assert not self.calls, "calls never end"
         assert not self.others, "other uses never end"
         world.pausing = False
+        world.resume()
+        await self.clock.settle()
         await self._check_followers()
         await self._stop_followers()
         for watch, computed in self.watches:
