@@ -40,6 +40,9 @@ VARIABLES = 2
 ALL_TURNS = 3
 """Of the numbers of turns that an event may ask for, the one that stands for all there are."""
 
+SWEEPS = 3
+"""How many kinds of results the world has by how long they are kept, each with a timer."""
+
 Event = tuple[str, int, int]
 
 
@@ -89,6 +92,10 @@ class History:
         self.watches: list[tuple[asyncio.Task[None], Computed[Any]]] = []
         self.followers: list[tuple[int, ComputedState[int]]] = []
         self.streams: list[Stream] = []
+        self.doomed: list[Computed[Any]] = []
+        """Results that were made stale while they were computed, skipping any delay."""
+        self.left_behind: list[Coroutine[Any, Any, Any]] = []
+        """What ran in event loops that were closed."""
         self.handlers: list[Callable[[], None]] = []
         """What removes them."""
         self.loop = asyncio.new_event_loop()
@@ -126,7 +133,7 @@ class History:
             self.account.append(f"  {number}: {vertex}")
         for name, a, b in plan.events:
             if name == "new_loop":
-                self._change_loops(is_abrupt=bool(b & 1))
+                self._change_loops(is_abrupt=bool(b & 1), is_late=bool(b & 2))
             else:
                 self.loop.run_until_complete(self._step(name, a, b))
         self.loop.run_until_complete(self._come_to_rest())
@@ -150,11 +157,13 @@ class History:
         else:
             for _ in range(turns):
                 await asyncio.sleep(0)
-        self._check()
+        self._check(is_settled=turns == ALL_TURNS)
 
-    def _check(self) -> None:
+    def _check(self, *, is_settled: bool = False) -> None:
         assert not self.troubles, self.troubles
-        self.tally.compared += invariants.check(self.world, self.held)
+        self.tally.compared += invariants.check(self.world, self.held, is_settled=is_settled)
+        for node in self.doomed:
+            assert not node.is_consistent, f"{node} was to be stale at once"
         for call in [call for call in self.calls if call.task.done()]:
             self.calls.remove(call)
             self._check_outcome(call)
@@ -285,7 +294,20 @@ class History:
             method.invalidate(index)  # what goes stale depends on how far a comparison got
             return
         with self._foretelling(existing):
-            method.invalidate(index)
+            if b % 2:
+                method.invalidate(index)
+            else:
+                with invalidating():
+                    method(index)
+
+    def on_doom(self, a: int, b: int) -> None:
+        """Make a result stale that is being computed."""
+        computing = [node for node in invariants.nodes_of(self.world) if node.is_computing]
+        if computing:
+            computing.sort(key=lambda node: node.version)
+            node = computing[a % len(computing)]
+            node.invalidate(now=True)
+            self.doomed.append(node)
 
     def on_invalidate_held(self, a: int, b: int) -> None:
         if self.held:
@@ -398,7 +420,7 @@ class History:
 
     # -- another event loop
 
-    def _change_loops(self, *, is_abrupt: bool) -> None:
+    def _change_loops(self, *, is_abrupt: bool, is_late: bool) -> None:
         self.account.append(f"{self.clock.now():g}: a new loop{' at once' if is_abrupt else ''}")
         self.loop.run_until_complete(self._stop_followers())
         if not is_abrupt:
@@ -406,13 +428,14 @@ class History:
         for task in [call.task for call in self.calls] + self.others:
             if task.done():
                 _outcome_of(task)
-        left = asyncio.all_tasks(self.loop)
-        self.loop.close()
-        for task in left:  # as the garbage collector does at a time of its own
+        for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
             assert inspect.iscoroutine(coroutine)
-            coroutine.close()
+            self.left_behind.append(coroutine)
+        self.loop.close()
+        if not is_late:
+            self._clear_away()
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._note_loop_trouble)
         self.calls.clear()
@@ -422,6 +445,11 @@ class History:
         # What was computed there is over, whether or not somebody still holds on to its remains.
         self.world.running.clear()
         self.loop.run_until_complete(self._arrive())
+
+    def _clear_away(self) -> None:
+        """Do as the garbage collector does, some time after a loop was closed."""
+        while self.left_behind:
+            self.left_behind.pop().close()
 
     async def _arrive(self) -> None:
         # The graph takes notice of a new loop when something is computed in it.
@@ -442,6 +470,7 @@ class History:
             if all(task.done() for task in streams + ending):
                 return
             self.world.resume()
+            await self._advance(1 / 8)  # a restless one tries again only after a while
         raise AssertionError("what follows can't be stopped")
 
     # -- the end
@@ -454,10 +483,11 @@ class History:
         for _ in range(100):
             world.resume()
             await self.clock.settle()
-            self._check()
+            self._check(is_settled=True)
             if not self.calls and not self.others:
                 break
             await self._advance(1)
+        self._clear_away()
         assert not self.calls, "calls never end"
         assert not self.others, "other uses never end"
         world.pausing = False
@@ -509,6 +539,7 @@ class History:
                 assert self.world.runs == runs, "what is cached was computed again"
 
     def _let_go(self) -> None:
+        self.doomed.clear()
         while self.handlers:
             self.handlers.pop()()  # what somebody watches stays
         self.held.clear()
@@ -536,6 +567,7 @@ class History:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, f"{others} still run"
         assert not background_tasks()
+        assert self.clock.timers <= SWEEPS
         await self.clock.advance(700)  # the longest pause between two sweeps, and more
         assert self.clock.timers == 0
 

@@ -24,14 +24,20 @@ def nodes_of(world: World) -> list[Node]:
     return [node for node in nodes() if node.keeper.instance is world.service]
 
 
-def check(world: World, held: Iterable[Node] = ()) -> int:
-    """Check everything; returns how many values were compared with what they should be."""
+def check(world: World, held: Iterable[Node], *, is_settled: bool) -> int:
+    """Check everything; returns how many values were compared with what they should be.
+
+    Args:
+        world: whose graph to check.
+        held: results that may be stale, and yet must fit into the graph.
+        is_settled: whether the event loop has nothing left to do.
+    """
     known = nodes_of(world)
     check_places(known)
     everywhere = list(_closure([*known, *held]))
     check_edges(everywhere)
     check_lifetimes(world, known)
-    check_progress(known)
+    check_progress(known, is_settled=is_settled)
     return check_values(world, known)
 
 
@@ -81,7 +87,7 @@ def check_lifetimes(world: World, known: list[Node]) -> None:
             assert age < node.options.transient_error_delay, f"{node} is {age} s old"
 
 
-def check_progress(known: list[Node]) -> None:
+def check_progress(known: list[Node], *, is_settled: bool) -> None:
     """What is out of date for a while is waiting for something that will come."""
     for node in known:
         if not node.is_consistent:
@@ -94,7 +100,10 @@ def check_progress(known: list[Node]) -> None:
         if consolidation is not None and not consolidation.source.is_consistent:
             task = consolidation.task
             assert task is not None, f"{node} is compared with nothing"
-            assert task.done() or not task.get_loop().is_closed(), f"{node} waits for ever"
+            if task.done():
+                assert not is_settled, f"{node} was compared, and nothing followed"
+            else:
+                assert not task.get_loop().is_closed(), f"{node} waits for ever"
 
 
 def check_values(world: World, known: list[Node]) -> int:

@@ -9,9 +9,10 @@ what a vertex gives now.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,7 @@ class World:
     runs: int = 0
     """How many bodies ran."""
     running: dict[Any, int] = field(default_factory=dict)
+    """What is computed at the moment, and the version that this will have."""
     finished_at: dict[int, float] = field(default_factory=dict)
     """Version → when its body ended, for those that must expire in time."""
     seen: list[weakref.ref[Any]] = field(default_factory=list)
@@ -132,22 +134,27 @@ class World:
             if not future.done() and not future.get_loop().is_closed():
                 future.set_result(None)
 
-    def started(self, key: Any) -> None:
-        """Called when a body starts."""
+    @contextlib.contextmanager
+    def running_body(self, key: Any) -> Iterator[None]:
+        """Goes around each body."""
         self.runs += 1
         computed = current_computed()
+        version = computed.version
         if self.is_audited:
+            yield
             return
-        assert computed.version not in self.versions, "versions are unique"
-        self.versions.add(computed.version)
+        assert version not in self.versions, "versions are unique"
+        self.versions.add(version)
         self.seen.append(weakref.ref(computed))
-        self.running[key] = self.running.get(key, 0) + 1
-        assert self.running[key] == 1, f"{key} is computed twice at the same time"
-
-    def ended(self, key: Any) -> None:
-        """Called when a body is left, in whatever way."""
-        if not self.is_audited:
-            self.running[key] -= 1
+        del computed
+        assert key not in self.running, f"{key} is computed twice at the same time"
+        self.running[key] = version
+        try:
+            yield
+        finally:
+            if self.running.get(key) == version:  # else a closed loop had left it behind
+                del self.running[key]
+                self.finished_at[version] = current_clock().now()
 
     # -- what has to come out
 
@@ -240,7 +247,7 @@ async def collect(
     vertex: Vertex,
     index: int,
     read: Callable[[Part], Coroutine[Any, Any, int]],
-    pause: Callable[[], Awaitable[None]],
+    pause: Callable[[], Coroutine[Any, Any, None]],
 ) -> list[int]:
     """Read the parts of a vertex."""
     parts = vertex.parts
@@ -291,7 +298,7 @@ async def collect(
                         other.cancel()
 
 
-def _reading(service: Service, number: int) -> Callable[[], Awaitable[int]]:
+def _reading(service: Service, number: int) -> Callable[[], Coroutine[Any, Any, int]]:
     return lambda: service.cell(number)
 
 
@@ -311,22 +318,18 @@ class Service(ComputeService):
     @compute_method
     async def cell(self, number: int) -> int:
         world = self.world
-        world.started(("cell", number))
-        try:
+        with world.running_body(("cell", number)):
             value = world.cells[number]
             if world.slow_cells >> number & 1:
                 await world.pause()
             return value
-        finally:
-            world.ended(("cell", number))
 
     @compute_method
     async def hour(self) -> int:
         now = current_clock().now()
-        self.world.started("hour")
-        self.world.ended("hour")
-        current_computed().invalidate(after=HOUR - now % HOUR)
-        return hour()
+        with self.world.running_body("hour"):
+            current_computed().invalidate(after=HOUR - now % HOUR)
+            return hour()
 
     @compute_method
     async def plain(self, index: int) -> int:
@@ -373,19 +376,14 @@ class Service(ComputeService):
     async def _compute(self, index: int, *, may_pause: bool = True) -> int:
         world = self.world
         vertex = world.vertices[index]
-        version = current_computed().version
         pause = world.pause if may_pause else _go_on
-        world.started(index)
-        try:
+        with world.running_body(index):
             if vertex.pauses & 1:
                 await pause()
             numbers = await collect(vertex, index, self._read, pause)
             if vertex.pauses & 4:
                 await pause()
             return vertex_value(index, vertex, numbers)
-        finally:
-            world.ended(index)
-            world.finished_at[version] = current_clock().now()
 
     async def _read(self, part: Part) -> int:
         name, number = part
