@@ -1,0 +1,617 @@
+"""Contracts: what can be called on a service, read once from the annotations of an ordinary class.
+
+Every public ``async def`` of the class, inherited ones included, is a method of the contract; its
+annotations say how arguments and results are read and written. `describe` works all of that out
+ahead of the first call. How values become bytes is the formats' part, and where a call goes the
+hub's. Methods of other kinds than plain ones, compute methods above all, are made known by a
+`CallKind` from outside.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import types
+import typing
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast, overload
+
+from afresh.errors import DefinitionError
+
+from .naming import PYTHON, NamingPolicy, wire_name_of
+
+__all__ = [
+    "NO_DEFAULT",
+    "REGULAR",
+    "SURVIVE_PEER_CHANGE",
+    "SURVIVE_RECONNECT",
+    "WAIT_FOR_CONNECTION",
+    "CallKind",
+    "MethodDefinition",
+    "NoWait",
+    "ServiceDefinition",
+    "Timeouts",
+    "describe",
+    "rpc_method",
+    "rpc_service",
+]
+
+NO_DEFAULT: Final[Any] = inspect.Parameter.empty
+"""Stands in `MethodDefinition.defaults` for a parameter that has no default."""
+
+WAIT_FOR_CONNECTION: Final = 1
+"""A call waits until there is a connection."""
+SURVIVE_RECONNECT: Final = 2
+"""A call goes on when the connection to the same peer is made again."""
+SURVIVE_PEER_CHANGE: Final = 6
+"""A call is sent again when another peer answers at the address; includes `SURVIVE_RECONNECT`."""
+
+
+class _NoWaitMark:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NoWait"
+
+
+_NO_WAIT = _NoWaitMark()
+
+NoWait: TypeAlias = Annotated[None, _NO_WAIT]
+"""The result annotation of a method that is fire-and-forget: the caller learns neither of its end
+nor of its failure, and what is sent while there is no connection is lost. Awaiting it gives None.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a call may take before it fails on the caller's side, in seconds.
+
+    Args:
+        connect: until there is a connection to send it over.
+        run: from then until the answer.
+        delay_log: until a warning is logged about a call without an answer.
+    """
+
+    connect: float = math.inf
+    run: float = math.inf
+    delay_log: float = 30.0
+
+
+class CallKind:
+    """What sort of call a method is. RPC itself knows plain ones; subclass to make others known."""
+
+    id: int = 0
+    """The call type on the wire."""
+    name: str = "regular"
+    """For messages."""
+    timeouts: Timeouts = Timeouts()
+    """The time-outs of methods that say nothing of theirs."""
+    backend_timeouts: Timeouts = Timeouts()
+    """The same for methods of backend services."""
+    flags: int | None = None
+    """The only execution mode that methods of this kind can have; None leaves it to them."""
+
+    def function_of(self, attribute: object) -> Callable[..., Any] | None:
+        """Return the function behind `attribute` of a class if it is a method of this kind."""
+        if inspect.isfunction(attribute) and (
+            inspect.iscoroutinefunction(attribute) or _MARK in vars(attribute)
+        ):
+            return None if inspect.isasyncgenfunction(attribute) else attribute
+        return None
+
+
+REGULAR: CallKind = CallKind()
+"""A plain ``async def``."""
+
+_MARK = "__afresh_rpc__"
+
+_Options: TypeAlias = dict[str, Any]
+
+_C = TypeVar("_C", bound=type)
+_F = TypeVar("_F")
+
+_service_options: weakref.WeakKeyDictionary[type, _Options] = weakref.WeakKeyDictionary()
+
+
+def rpc_service(*, name: str | None = None, backend: bool | None = None) -> Callable[[_C], _C]:
+    """Say how a contract is served.
+
+    Args:
+        name: what it is called on the wire, whatever the naming policy; subclasses do not share it.
+        backend: whether only backend peers may call it; subclasses do the same unless they say
+            otherwise.
+
+    Example:
+        ```python
+        @rpc_service(name="IOrders")
+        class Orders(ComputeService): ...
+        ```
+    """
+    options = {"name": name, "backend": backend}
+
+    def decorate(contract: _C) -> _C:
+        _service_options[contract] = options
+        return contract
+
+    return decorate
+
+
+@overload
+def rpc_method(function: _F, /) -> _F: ...
+@overload
+def rpc_method(
+    *,
+    name: str | None = None,
+    cancellation_slot: bool | None = None,
+    timeouts: Timeouts | None = None,
+    wait_for_connection: bool | None = None,
+    survive_reconnect: bool | None = None,
+    survive_peer_change: bool | None = None,
+    served: bool | None = None,
+) -> Callable[[_F], _F]: ...
+def rpc_method(function: Any = None, /, **options: Any) -> Any:  # noqa: D417
+    """Say how a method of a contract is called. What is not given comes from the method that this
+    one overrides.
+
+    Without arguments it marks a function as a method where it does not look like one: a decorator
+    may have put an ordinary function around the ``async def``.
+
+    Args:
+        name: what it is called on the wire, without the arity. Methods of one name are told apart
+            by their number of parameters only.
+        cancellation_slot: whether the arity on the wire counts one parameter more, as for .NET
+            methods that end with a CancellationToken; True by default.
+        timeouts: when a call fails on the caller's side.
+        wait_for_connection: whether a call made while there is no connection waits for one rather
+            than fails; True by default.
+        survive_reconnect: whether a call goes on when the connection to the same peer was made
+            again; True by default.
+        survive_peer_change: whether a call is sent again when another peer, a restarted server for
+            example, answers at the address, which may repeat it; True by default.
+        served: False keeps a public method out of the contract.
+
+    Example:
+        ```python
+        class Orders(ComputeService):
+            @rpc_method(timeouts=Timeouts(connect=1.5, run=10), survive_peer_change=False)
+            async def place(self, order: Order) -> str: ...
+        ```
+    """
+
+    def decorate(method: Any) -> Any:
+        body = inspect.unwrap(method)
+        marks = vars(method if inspect.isfunction(method) else body)
+        marks[_MARK] = marks.get(_MARK, {}) | given
+        return method
+
+    given = {option: value for option, value in options.items() if value is not None}
+    return decorate if function is None else decorate(function)
+
+
+class MethodDefinition:
+    """A method of a contract, with all that a call needs to know worked out beforehand."""
+
+    __slots__ = (
+        "_bind",
+        "_by_position",
+        "_named_only",
+        "defaults",
+        "flags",
+        "function",
+        "has_cancellation_slot",
+        "is_backend",
+        "is_no_wait",
+        "kind",
+        "name",
+        "names",
+        "result_type",
+        "service",
+        "timeouts",
+        "types",
+        "wire_name",
+        "wire_names",
+    )
+
+    service: ServiceDefinition
+    name: str
+    """The attribute of the class."""
+    wire_name: str
+    """The full name on the wire, ``Orders.for_user:2``."""
+    wire_names: tuple[str, ...]
+    """`wire_name`, and those of calls that leave out parameters with defaults at the end."""
+    kind: CallKind
+    function: Callable[..., Any]
+    """The function in the contract; what is called is that of the implementation."""
+    names: tuple[str, ...]
+    """The parameters."""
+    types: tuple[Any, ...]
+    """Their types, as annotated."""
+    defaults: tuple[Any, ...]
+    """Their defaults, `NO_DEFAULT` where there is none."""
+    result_type: Any
+    """The type of the awaited result; None for no result."""
+    is_no_wait: bool
+    is_backend: bool
+    timeouts: Timeouts
+    flags: int
+    """The execution mode: the sum of `WAIT_FOR_CONNECTION` and what a call survives."""
+    has_cancellation_slot: bool
+
+    def __init__(
+        self,
+        service: ServiceDefinition,
+        name: str,
+        kind: CallKind,
+        function: Callable[..., Any],
+        owner: type,
+        options: _Options,
+    ) -> None:
+        title = f"{service.contract.__qualname__}.{name}"
+        self.service = service
+        self.name = name
+        self.kind = kind
+        self.function = function
+        listed = _parameters(function, title)
+        hints = _resolved_hints(function, title, service.contract, owner)
+        self.names = tuple(parameter.name for parameter in listed)
+        self.types = tuple(_type_of(hints, parameter.name, title) for parameter in listed)
+        self.defaults = tuple(parameter.default for parameter in listed)
+        result = _result_of(hints, title)
+        marks: tuple[object, ...] = getattr(result, "__metadata__", ())
+        self.is_no_wait = _NO_WAIT in marks
+        self.result_type = None if self.is_no_wait or result is types.NoneType else result
+        self.is_backend = service.is_backend
+        self.timeouts = options.get("timeouts") or (
+            kind.backend_timeouts if self.is_backend else kind.timeouts
+        )
+        self.flags = _flags(options, kind, self.is_no_wait, title)
+        self.has_cancellation_slot = options.get("cancellation_slot", True)
+        arity = len(listed) + self.has_cancellation_slot
+        wire_name = options.get("name") or service.naming.method_name(name)
+        optional = next(
+            (i for i, default in enumerate(reversed(self.defaults)) if default is NO_DEFAULT),
+            len(listed),
+        )
+        self.wire_names = tuple(
+            wire_name_of(service.wire_name, wire_name, arity - omitted)
+            for omitted in range(optional + 1)
+        )
+        self.wire_name = self.wire_names[0]
+        self._named_only = tuple(p.name for p in listed if p.kind is p.KEYWORD_ONLY)
+        self._by_position = len(listed) if not self._named_only else -1
+        self._bind = _binder(listed, title)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the values of a call, one for each parameter, defaults filled in.
+
+        Raises:
+            TypeError: the arguments do not fit; in Python's own words.
+        """
+        if not kwargs and len(args) == self._by_position:
+            return args
+        values: tuple[Any, ...] = self._bind(*args, **kwargs)
+        return values
+
+    def of(self, implementation: object) -> Callable[..., Awaitable[Any]]:
+        """Return the method of `implementation`, to be called with one value for each parameter."""
+        method: Callable[..., Awaitable[Any]] = getattr(implementation, self.name)
+        named = self._named_only
+        if not named:
+            return method
+        first = len(self.names) - len(named)
+
+        def call(*values: Any) -> Awaitable[Any]:
+            return method(*values[:first], **dict(zip(named, values[first:], strict=True)))
+
+        return call
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.wire_name}>"
+
+
+class ServiceDefinition:
+    """A contract as it is served and called under one naming policy."""
+
+    __slots__ = (
+        "__weakref__",
+        "contract",
+        "endpoints",
+        "is_backend",
+        "methods",
+        "naming",
+        "wire_name",
+    )
+
+    contract: type
+    naming: NamingPolicy
+    wire_name: str
+    is_backend: bool
+    """Whether only backend peers may call it."""
+    methods: dict[str, MethodDefinition]
+    """By attribute of the class."""
+    endpoints: dict[str, MethodDefinition]
+    """By every full name under which a call may come in; see `MethodDefinition.wire_names`."""
+
+    def __init__(
+        self,
+        contract: type,
+        naming: NamingPolicy,
+        kinds: Sequence[CallKind],
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(contract, type):
+            raise DefinitionError(f"A contract is a class, and {contract!r} is none.")
+        own = _service_options.get(contract, {})
+        self.contract = contract
+        self.naming = naming
+        self.wire_name = name or own.get("name") or naming.service_name(contract)
+        self.is_backend = next(
+            (
+                options["backend"]
+                for base in contract.__mro__
+                if (options := _service_options.get(base)) and options["backend"] is not None
+            ),
+            False,
+        )
+        self.methods = {method.name: method for method in _methods(self, kinds)}
+        if not self.methods:
+            raise DefinitionError(
+                f"{contract.__qualname__} has no method that could be called: give it one that is "
+                "declared with 'async def' and whose name does not start with '_'."
+            )
+        self.endpoints = _endpoints(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.wire_name} of {self.contract.__qualname__}>"
+
+
+_described: weakref.WeakValueDictionary[tuple[Any, ...], ServiceDefinition] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def describe(
+    contract: type,
+    naming: NamingPolicy = PYTHON,
+    kinds: Sequence[CallKind] = (REGULAR,),
+    name: str | None = None,
+) -> ServiceDefinition:
+    """Return what can be called on services of this class; the same object for the same arguments
+    as long as somebody holds it.
+
+    Args:
+        contract: the class.
+        naming: what names become on the wire.
+        kinds: the kinds of calls that are known, the most special first.
+        name: what the service is called on the wire, before what the class says of it.
+
+    Raises:
+        DefinitionError: the class can't be a contract; says what to write instead.
+    """
+    key = contract, naming, tuple(kinds), name
+    found = _described.get(key)
+    if found is None:
+        found = _described[key] = ServiceDefinition(contract, naming, kinds, name)
+    return found
+
+
+# -- which methods
+
+
+def _methods(service: ServiceDefinition, kinds: Sequence[CallKind]) -> Iterator[MethodDefinition]:
+    contract = service.contract
+    lineages: dict[str, list[tuple[type, Any]]] = {}
+    for base in contract.__mro__:
+        for name, attribute in vars(base).items():
+            if not name.startswith("_"):
+                lineages.setdefault(name, []).append((base, attribute))
+    for name, lineage in lineages.items():
+        options: _Options = {}
+        for _, attribute in reversed(lineage):
+            options |= _marks_of(attribute)
+        if not options.get("served", True):
+            continue
+        owner, attribute = lineage[0]
+        for kind in kinds:
+            function = kind.function_of(attribute)
+            if function is not None:
+                yield MethodDefinition(service, name, kind, function, owner, options)
+                break
+        else:
+            _refuse_method(attribute, f"{contract.__qualname__}.{name}")
+
+
+def _marks_of(attribute: object) -> _Options:
+    for layer in (attribute, inspect.unwrap(cast(Any, attribute))):
+        marks: _Options | None = getattr(layer, _MARK, None)
+        if marks:
+            return marks
+    return {}
+
+
+def _refuse_method(attribute: object, title: str) -> None:
+    """Complain of what was probably meant to be a method, and let anything else be."""
+    body = inspect.unwrap(cast(Any, attribute))
+    if not inspect.isfunction(body) or isinstance(attribute, (staticmethod, classmethod)):
+        return
+    if inspect.isasyncgenfunction(body):
+        raise DefinitionError(
+            f"{title} is an async generator. Declare it with '-> RpcStream[T]', and let it return "
+            "RpcStream(…) around the generator."
+        )
+    if inspect.iscoroutinefunction(body):
+        raise DefinitionError(
+            f"{title} is wrapped in a {type(attribute).__name__}, which this hub can't serve; mark "
+            "what is outermost with @rpc_method, or leave it out with @rpc_method(served=False)."
+        )
+    raise DefinitionError(
+        f"{title} can't be called from elsewhere. Declare it with 'async def', or keep it out of "
+        "the contract: by a name that starts with '_', or with @rpc_method(served=False)."
+    )
+
+
+def _endpoints(service: ServiceDefinition) -> dict[str, MethodDefinition]:
+    endpoints: dict[str, MethodDefinition] = {}
+    for method in service.methods.values():
+        other = endpoints.setdefault(method.wire_name, method)
+        if other is not method:
+            raise DefinitionError(
+                f"{service.contract.__qualname__}: {other.name} and {method.name} are both "
+                f"{method.wire_name!r} on the wire, where methods of one name differ by the number "
+                "of parameters only; give one of them another name with @rpc_method(name=…)."
+            )
+    # A call that leaves out parameters goes to the method that has the fewest to leave out.
+    for method in sorted(service.methods.values(), key=lambda method: len(method.names)):
+        for name in method.wire_names:
+            endpoints.setdefault(name, method)
+    return endpoints
+
+
+# -- what they take and give
+
+
+def _parameters(function: Callable[..., Any], title: str) -> list[inspect.Parameter]:
+    listed = list(inspect.signature(function).parameters.values())[1:]
+    for parameter in listed:
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            raise DefinitionError(
+                f"{title} takes '{parameter}', whose number and types a caller elsewhere can't "
+                "know; take a list or a dict, and say of what."
+            )
+    return listed
+
+
+def _resolved_hints(
+    function: Callable[..., Any], title: str, contract: type, owner: type
+) -> dict[str, Any]:
+    try:
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except NameError:  # it may be defined in the body of the class
+            hints = typing.get_type_hints(function, None, dict(vars(owner)), include_extras=True)
+    except NameError as error:
+        raise DefinitionError(
+            f"{title}: the annotations name {error.name!r}, which does not exist in module "
+            f"{owner.__module__!r} at run time; define or import it there, and not only under "
+            "TYPE_CHECKING or within a function."
+        ) from None
+    except Exception as error:
+        raise DefinitionError(f"{title}: its annotations can't be read: {error}") from error
+    variables = _type_variables(contract)
+    return {name: _filled_in(hint, variables, title) for name, hint in hints.items()}
+
+
+def _type_variables(contract: type) -> dict[Any, Any]:
+    """What `contract` says that the type variables of its generic bases stand for."""
+    variables: dict[Any, Any] = {}
+    for derived in contract.__mro__:
+        for base in getattr(derived, "__orig_bases__", ()):
+            origin = typing.get_origin(base)
+            names = getattr(origin, "__parameters__", ())
+            if names and origin not in {typing.Generic, typing.Protocol}:
+                given = (variables.get(each, each) for each in typing.get_args(base))
+                variables |= dict(zip(names, given, strict=False))
+    return variables
+
+
+def _filled_in(hint: Any, variables: dict[Any, Any], title: str) -> Any:
+    if isinstance(hint, TypeVar):
+        hint = variables.get(hint, hint)
+    elif names := getattr(hint, "__parameters__", ()):
+        hint = hint[tuple(variables.get(name, name) for name in names)]
+    names = getattr(hint, "__parameters__", ())
+    if isinstance(hint, TypeVar) or (names and not isinstance(hint, type)):
+        raise DefinitionError(
+            f"{title}: {hint} stands for any type, and what is read from the wire needs one; write "
+            "it out, or derive the contract from the generic class with its types given."
+        )
+    return hint
+
+
+def _type_of(hints: dict[str, Any], name: str, title: str) -> Any:
+    if name not in hints:
+        raise DefinitionError(
+            f"{title}: the parameter {name!r} has no annotation, and what is read from the wire "
+            f"needs a type; write '{name}: str' for example."
+        )
+    return hints[name]
+
+
+_ITERATORS = {
+    collections.abc.AsyncGenerator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+}
+
+
+def _result_of(hints: dict[str, Any], title: str) -> Any:
+    if "return" not in hints:
+        raise DefinitionError(
+            f"{title} does not say what it returns, and what is read from the wire needs a type; "
+            "write '-> int' for example, '-> None' for nothing, '-> NoWait' for a call that is "
+            "not answered at all."
+        )
+    result = hints["return"]
+    if result in _ITERATORS or typing.get_origin(result) in _ITERATORS:
+        raise DefinitionError(
+            f"{title} returns an async iterator. Declare it with '-> RpcStream[T]', and let it "
+            "return RpcStream(…) around the iterator."
+        )
+    return result
+
+
+_FLAGS = {
+    "wait_for_connection": WAIT_FOR_CONNECTION,
+    "survive_reconnect": SURVIVE_RECONNECT,
+    "survive_peer_change": SURVIVE_PEER_CHANGE,
+}
+
+
+def _flags(options: _Options, kind: CallKind, is_no_wait: bool, title: str) -> int:
+    given = [option for option in _FLAGS if option in options]
+    if is_no_wait or kind.flags is not None:
+        if given:
+            what = "is not answered" if is_no_wait else f"is a {kind.name} call"
+            raise DefinitionError(f"{title} {what}: @rpc_method can't set {given[0]} for it.")
+        return 0 if is_no_wait else kind.flags or 0
+    flags = WAIT_FOR_CONNECTION if options.get("wait_for_connection", True) else 0
+    survives_reconnect = options.get("survive_reconnect")
+    if options.get("survive_peer_change", survives_reconnect is not False):
+        if survives_reconnect is False:
+            raise DefinitionError(
+                f"{title}: a call that survives the change of the peer survives a reconnect too; "
+                "leave out survive_reconnect=False or survive_peer_change=True."
+            )
+        return flags | SURVIVE_PEER_CHANGE
+    return flags | (SURVIVE_RECONNECT if survives_reconnect is not False else 0)
+
+
+def _binder(listed: list[inspect.Parameter], title: str) -> Callable[..., tuple[Any, ...]]:
+    """What lines up the arguments of a call, made by Python's own rules and with its own errors."""
+    bare = [
+        parameter.replace(
+            annotation=parameter.empty,
+            default=parameter.empty if parameter.default is parameter.empty else _Default(index),
+        )
+        for index, parameter in enumerate(listed)
+    ]
+    declared = str(inspect.Signature(bare))[1:-1]
+    values = "".join(f"{parameter.name}, " for parameter in listed)
+    bind: Callable[..., tuple[Any, ...]] = eval(f"lambda _defaults: lambda {declared}: ({values})")(
+        [parameter.default for parameter in listed]
+    )
+    bind.__qualname__ = title
+    return bind
+
+
+class _Default:
+    """Shows, in the source of a binder, as the place where the default is found."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"_defaults[{self.index}]"
