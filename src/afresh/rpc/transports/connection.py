@@ -17,9 +17,12 @@ from typing import Final, Protocol
 
 __all__ = [
     "CLOSE_GOING_AWAY",
+    "CLOSE_INTERNAL_ERROR",
     "CLOSE_NORMAL",
+    "CLOSE_TIMEOUT",
     "CLOSE_TOO_BIG",
     "CLOSE_UNKNOWN_FORMAT",
+    "MAX_CLIENT_ID_LENGTH",
     "MAX_FRAME_SIZE",
     "Acceptor",
     "ConnectRequest",
@@ -38,11 +41,20 @@ CLOSE_GOING_AWAY: Final = 1001
 CLOSE_TOO_BIG: Final = 1009
 """Close code: a frame was larger than `Connection.max_frame_size`."""
 
+CLOSE_INTERNAL_ERROR: Final = 1011
+"""Close code: the receiver raised an error."""
+
 CLOSE_UNKNOWN_FORMAT: Final = 4001
 """Close code: the server does not speak the format asked for; clients stop dialling."""
 
+CLOSE_TIMEOUT: Final = 2.0
+"""How long a connection may take to close once it was told to, in seconds; then it is cut."""
+
 MAX_FRAME_SIZE: Final = 16_711_680
 """The largest frame that peers of this protocol send, in bytes."""
+
+MAX_CLIENT_ID_LENGTH: Final = 128
+"""In characters; those that this library makes have 22."""
 
 
 class Connection(ABC):
@@ -75,12 +87,20 @@ class Connection(ABC):
     def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
         """Close the connection, also when the other side reads nothing any more.
 
-        `Receiver.connection_lost` follows once, later; frames that arrive meanwhile are dropped.
-        Further calls do nothing.
+        `Receiver.connection_lost` follows in the next turn of the event loop, and frames that
+        arrive meanwhile are dropped. What was sent before still goes out if the other side takes it
+        within `CLOSE_TIMEOUT`. Further calls do nothing.
 
         Args:
             code: a WebSocket close code.
             reason: for the other side to log; cut to 123 bytes where a transport can't carry more.
+        """
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until nothing is left of the connection, no socket and no task.
+
+        After `close` that takes `CLOSE_TIMEOUT` at most.
         """
 
 
@@ -136,8 +156,8 @@ Connector = Callable[[Receiver, ConnectRequest], Awaitable[Connection]]
 
 Raises `RejectedError` or `UnknownFormatError` where the server refuses for good (an unknown format
 may also come to light only after the connection is open: as `connection_lost` with that error),
-`CallTimeoutError` after `ConnectRequest.timeout`, else an `OSError` or `DisconnectedError`. Once it
-has raised, the receiver hears nothing more.
+`CallTimeoutError` after `ConnectRequest.timeout`, else an `OSError` or `DisconnectedError`. When it
+raises, or is cancelled, no connection is left behind.
 """
 
 
