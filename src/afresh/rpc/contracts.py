@@ -520,10 +520,10 @@ def _type_variables(contract: type) -> dict[Any, Any]:
 def _filled_in(hint: Any, variables: dict[Any, Any], title: str) -> Any:
     if isinstance(hint, TypeVar):
         hint = variables.get(hint, hint)
-    elif names := getattr(hint, "__parameters__", ()):
+    elif not isinstance(hint, type) and (names := getattr(hint, "__parameters__", ())):
         hint = hint[tuple(variables.get(name, name) for name in names)]
-    names = getattr(hint, "__parameters__", ())
-    if isinstance(hint, TypeVar) or (names and not isinstance(hint, type)):
+    open_names = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    if isinstance(hint, TypeVar) or open_names:
         raise DefinitionError(
             f"{title}: {hint} stands for any type, and what is read from the wire needs one; write "
             "it out, or derive the contract from the generic class with its types given."
