@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from afresh.errors import RerouteError
 from afresh.primitives.clock import current_clock
@@ -16,9 +16,12 @@ __all__ = ["ShardTargets"]
 
 T = TypeVar("T")
 
+_Place: TypeAlias = tuple[str, str | None]
+"""What a node is called, and where it is."""
+
 
 class ShardTargets(Generic[T]):
-    """One target for each shard; those whose owner changes with the nodes are rerouted.
+    """One target for each shard; those whose owner, or its address, changes are rerouted.
 
     ```python
     shards = ShardTargets(12, peer_url=lambda host: None if host == me else f"ws://{host}/rpc/ws")
@@ -29,10 +32,9 @@ class ShardTargets(Generic[T]):
     While there are no nodes, calls wait for some.
 
     Args:
-        shard_count: how many shards. Choose it once and for all, a good deal larger than the
-            number of nodes will ever be; 1 or more.
+        shard_count: how many shards, see `ShardMap`.
         nodes: who is there at first.
-        peer_url: where a node is; `None` for this process.
+        peer_url: where a node is, `None` for this process; asked whenever the nodes are set.
         builder: makes the map, see `shard_map`.
         name: what a node is called; names decide who owns what. `str` by default.
         settling: for how many seconds a node to which a shard has come lets calls that run there
@@ -43,7 +45,7 @@ class ShardTargets(Generic[T]):
         TypeError: `name` is not given and the text of a node doesn't last.
     """
 
-    __slots__ = ("_builder", "_map", "_name", "_peer_url", "_settling", "_targets")
+    __slots__ = ("_builder", "_map", "_name", "_peer_url", "_places", "_settling", "_targets")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class ShardTargets(Generic[T]):
         self._name = name
         self._settling = settling
         self._map = ShardMap(shard_count, nodes, builder=builder, name=name)
+        self._places = self._places_in(self._map)
         self._targets: tuple[Target, ...] = tuple(
             Target(f"shard {shard}", self._resolver(shard)) for shard in range(shard_count)
         )
@@ -98,28 +101,31 @@ class ShardTargets(Generic[T]):
         Raises:
             ValueError: two nodes have the same name; then nothing changes.
         """
-        before = self._map
-        after = ShardMap(before.shard_count, nodes, builder=self._builder, name=self._name)
-        moved = [
-            shard
-            for shard in range(before.shard_count)
-            if self._place(before[shard]) != self._place(after[shard])
-        ]
+        shard_count = self._map.shard_count
+        after = ShardMap(shard_count, nodes, builder=self._builder, name=self._name)
+        places = self._places_in(after)
+        moved = [shard for shard in range(shard_count) if places[shard] != self._places[shard]]
         self._map = after
+        self._places = places
         for shard in moved:
             self._targets[shard].mark_changed()
         return moved
 
-    def _place(self, node: T | None) -> tuple[str, str | None] | None:
-        return None if node is None else (self._name(node), self._peer_url(node))
+    def _places_in(self, shards: ShardMap[T]) -> list[_Place | None]:
+        place_of = {
+            name: (name, self._peer_url(node))
+            for name, node in ((self._name(node), node) for node in shards.nodes)
+        }
+        owners = (shards[shard] for shard in range(shards.shard_count))
+        return [None if owner is None else place_of[self._name(owner)] for owner in owners]
 
     def _resolver(self, shard: int) -> Callable[[], Route]:
         def resolve() -> Route:
-            node = self._map[shard]
-            if node is None:
+            place = self._places[shard]
+            if place is None:
                 raise RerouteError(f"There is no node for shard {shard} yet; try again later.")
-            gate = _settling(self._settling) if self._settling else None
-            return Route(self._peer_url(node), entry_gate=gate)
+            _, peer_url = place
+            return Route(peer_url, entry_gate=_settling(self._settling) if self._settling else None)
 
         return resolve
 
