@@ -182,7 +182,7 @@ class MemoryConnection(ReceivingConnection):
             self._lose(ConnectionClosedError(*item))
             self._note_closed()
         elif len(item) > self.max_frame_size:
-            self.close(CLOSE_TOO_BIG, "frame too big")
+            self._refuse(CLOSE_TOO_BIG, "frame too big")
         else:
             self._deliver(item)
 

@@ -11,6 +11,8 @@ import contextvars
 import logging
 from abc import abstractmethod
 
+from afresh.errors import ConnectionClosedError
+
 from .connection import CLOSE_INTERNAL_ERROR, CLOSE_NORMAL, MAX_FRAME_SIZE, Connection, Receiver
 
 __all__ = ["ReceivingConnection"]
@@ -80,6 +82,11 @@ class ReceivingConnection(Connection):
             asyncio.get_running_loop().call_soon(
                 self._tell_lost, error, context=contextvars.Context()
             )
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close the connection because of what the other side did."""
+        self._lose(ConnectionClosedError(code, reason))
+        self._shut_down(code, reason)
 
     def _note_closed(self) -> None:
         waiting, self._closed = self._closed, True
