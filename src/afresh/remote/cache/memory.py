@@ -50,12 +50,12 @@ class MemoryCache(RemoteCache):
     def set(self, entry: CacheEntry) -> None:
         self.remove(entry.key)
         size = entry.size + _OVERHEAD
-        if size > self._max_bytes:
+        if size > self._max_bytes * _KEPT:
             return
         self._entries[entry.key] = entry
         self._bytes += size
         if self._bytes > self._max_bytes:
-            while self._bytes > self._max_bytes * _KEPT and len(self._entries) > 1:
+            while self._bytes > self._max_bytes * _KEPT:
                 _, oldest = self._entries.popitem(last=False)
                 self._bytes -= oldest.size + _OVERHEAD
 

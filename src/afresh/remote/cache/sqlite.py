@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from afresh.primitives.clock import current_clock
 
 from .entry import CacheEntry, CacheKey
 from .lookups import Lookups
 from .remote_cache import RemoteCache, log
-from .sqlite_file import SqliteFile
 from .write_behind import Changes, Unchanged, WriteBehind
+
+if TYPE_CHECKING:
+    from .sqlite_file import SqliteFile
 
 __all__ = ["SqliteCache"]
 
@@ -44,7 +47,7 @@ class SqliteCache(RemoteCache):
         flush_delay: how long changes are collected before they are written, in seconds.
 
     Raises:
-        ValueError: `max_bytes` is less than one, or `flush_delay` less than zero.
+        ValueError: `max_bytes` is less than one, or `flush_delay` negative or not finite.
     """
 
     def __init__(
@@ -55,16 +58,19 @@ class SqliteCache(RemoteCache):
         max_bytes: int = 64 * 1024 * 1024,
         flush_delay: float = 0.25,
     ) -> None:
+        # Here, for clients without such a cache, and for Pythons without SQLite.
+        from .sqlite_file import SqliteFile
+
         super().__init__()
         if max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; a cache needs room for something.")
-        if not flush_delay >= 0:
-            raise ValueError(f"flush_delay is {flush_delay}; pass seconds, 0 or more.")
+        if not 0 <= flush_delay < math.inf:
+            raise ValueError(f"flush_delay is {flush_delay}; pass finite seconds, 0 or more.")
         self.path: Path = Path(path).expanduser().absolute()
         """Where the file is."""
         self.version: str = version
         """Entries of another version are not used."""
-        self._file = SqliteFile(self.path, version, max_bytes)
+        self._file: SqliteFile = SqliteFile(self.path, version, max_bytes)
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "afresh cache")
         self._changes = WriteBehind(self._write, flush_delay, max_bytes)
         self._lookups = Lookups(self._read_many)
@@ -89,7 +95,7 @@ class SqliteCache(RemoteCache):
 
     def set(self, entry: CacheEntry) -> None:
         if not self._is_closed:
-            self._changes.add(entry.key, entry)
+            self._changes.add(entry.key, entry if self._file.has_room_for(entry) else None)
 
     def remove(self, key: CacheKey) -> None:
         if not self._is_closed:

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -61,8 +62,11 @@ _KEPT = 0.9
 
 _ROWS = 100
 """Rows per statement. SQLite's module lets go of the interpreter's lock for each step of a
-statement, and has to wait to get it back while the event loop is busy; so: few steps. Between two
-statements the lock is held for the time it takes to prepare so many rows, well below 1 ms."""
+statement, and has to wait to get it back while the event loop is busy; so: few steps."""
+
+_BREATH = 0.0001
+"""Seconds to sleep after each statement that writes. Or else this thread would take the lock again
+before the thread of the event loop is awake, which then waits for 5 ms until it may insist."""
 
 _BUSY_TIMEOUT = 0.1
 """Seconds to wait for another process that writes; look-ups wait as long."""
@@ -77,6 +81,10 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 class _NotOurs(Exception):
     """The file is not ours to use; says why."""
+
+
+class _Damaged(Exception):
+    """The file holds something else than was written; says what."""
 
 
 class SqliteFile:
@@ -106,6 +114,10 @@ class SqliteFile:
     def open(self) -> None:
         """Open the file now, rather than when it is first used."""
         self._attempt(lambda _: True)
+
+    def has_room_for(self, entry: CacheEntry) -> bool:
+        """Whether an entry would be kept; safe to call from any thread."""
+        return _size(entry) <= self._max_bytes * _KEPT
 
     def read(self, keys: Sequence[CacheKey]) -> list[CacheEntry | None]:
         """Look entries up; None for each one that is not there."""
@@ -201,7 +213,8 @@ class SqliteFile:
             self._was_locked = True
             return False
         try:
-            if code in _DAMAGED and not self._was_moved_aside:
+            is_damaged = code in _DAMAGED or isinstance(error, _Damaged)
+            if is_damaged and not self._was_moved_aside:
                 self._move_aside(error)
                 return True
         except OSError as reason:
@@ -240,15 +253,16 @@ class SqliteFile:
                 "SELECT coalesce(max(used), 0) + 1 FROM entries"
             ).fetchone()
             for batch in _batches(changes.items()):
-                rows = [_row(entry, number) for _, entry in batch if entry and self._fits(entry)]
+                rows = [_row(entry, number) for _, entry in batch if entry]
                 if rows:
                     connection.execute(_insertion(len(rows)), [*chain.from_iterable(rows)])
-                gone = [_digest(key) for key, entry in batch if not entry or not self._fits(entry)]
+                gone = [_digest(key) for key, entry in batch if not entry]
                 if gone:
                     connection.execute(
                         f"DELETE FROM entries WHERE key IN ({_marks(len(gone))})", gone
                     )
                 self._uncounted += sum(row[-1] for row in rows)
+                time.sleep(_BREATH)
             for keys in _batches(used):
                 connection.execute(
                     f"UPDATE entries SET used = ? WHERE key IN ({_marks(len(keys))})",
@@ -258,9 +272,6 @@ class SqliteFile:
                 self._uncounted = 0
                 self._make_room(connection)
         return True
-
-    def _fits(self, entry: CacheEntry) -> bool:
-        return _size(entry) <= self._max_bytes
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         (size,) = connection.execute("SELECT coalesce(sum(size), 0) FROM entries").fetchone()
@@ -303,8 +314,7 @@ def _read(connection: sqlite3.Connection, key: CacheKey) -> CacheEntry | None:
         return None
     data, hash_bytes, checksum = row
     if checksum != _checksum(digest, data, hash_bytes):
-        log.warning("A cached result of %s is damaged; asking the server instead.", key.method)
-        return None
+        raise _Damaged("an entry is not as it was written")
     return CacheEntry(key, data, hash_bytes.decode("utf-8", "surrogatepass"))
 
 
