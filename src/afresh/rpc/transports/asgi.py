@@ -49,8 +49,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 DIRECT: Final = "afresh.rpc"
-"""The ASGI extension of servers that feed a receiver themselves: a function in the scope that takes
-the receiver, once the WebSocket is accepted, and returns an awaitable for the connection's end."""
+"""The ASGI extension of servers that feed a receiver themselves: a coroutine function in the scope
+that takes the receiver and `send`, accepts the WebSocket, and returns when it is closed."""
 
 _UNSUPPORTED_DATA: Final = 1003
 _NO_STATUS: Final = 1005
@@ -113,11 +113,11 @@ class RpcEndpoint:
             _log.info("A client was refused: %s", error)
             await _reject(scope, send, error)
             return
-        await send({"type": "websocket.accept"})
         direct = scope.get("extensions", {}).get(DIRECT)
         if direct is not None:
-            await direct(receiver)
+            await direct(receiver, send)
         else:
+            await send({"type": "websocket.accept"})
             await _AsgiConnection(receiver, send).run(receive)
 
     def _admit(self, scope: Scope) -> Receiver:

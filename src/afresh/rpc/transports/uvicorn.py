@@ -1,0 +1,67 @@
+"""uvicorn's WebSockets with a short cut for `RpcEndpoint`: no queue, no task switch and no pause in
+reading for each message.
+
+```sh
+uvicorn shop:asgi --ws afresh.rpc.transports.uvicorn:Protocol
+```
+
+or `uvicorn.run(app, ws=Protocol)`. The handshake, routing, and WebSockets of other applications on
+the same server are uvicorn's own. Connections of `RpcEndpoint` are accepted without compression,
+have no pings of uvicorn's (peers have their own keep-alive), and are cut when a client that reads
+nothing is to be let go; behind the plain protocol its socket would stay open, with what uvicorn
+has buffered for it.
+"""
+
+from __future__ import annotations
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from .asgi import DIRECT, Send
+from .connection import Receiver
+from .websocket_connection import WebSocketConnection
+
+__all__ = ["Protocol"]
+
+_SERVICE_RESTART = 1012
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """The class for uvicorn's `ws` option."""
+
+    _direct: _DirectConnection | None = None
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["extensions"][DIRECT] = self._serve  # type: ignore[assignment]
+
+    def shutdown(self) -> None:
+        if self._direct is None:
+            super().shutdown()
+        else:
+            self._direct._refuse(_SERVICE_RESTART, "the server shuts down")
+
+    async def _serve(self, receiver: Receiver, send: Send) -> None:
+        self.response.headers.pop("Sec-WebSocket-Extensions", None)
+        self.conn.extensions = []
+        await send({"type": "websocket.accept"})
+        if self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self._direct = _DirectConnection(receiver, self)
+        self.transport.set_protocol(self._direct)
+        self._direct._open()
+        await self._direct.wait_closed()
+
+
+class _DirectConnection(WebSocketConnection):
+    __slots__ = ("_owner",)
+
+    def __init__(self, receiver: Receiver, owner: Protocol) -> None:
+        super().__init__(receiver, owner.conn, owner.transport)
+        self._owner = owner
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._owner.connection_lost(exc)
