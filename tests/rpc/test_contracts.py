@@ -283,6 +283,24 @@ def test_a_generic_contract_is_one_when_its_types_are_given():
         assert methods["bare"].result_type is Page
 
 
+def test_generic_bases_may_use_the_same_type_variable():
+    class First(Generic[T]):
+        async def first(self, value: T) -> list[T]: ...
+
+    class Second(Generic[T]):
+        async def second(self, value: T) -> list[T]: ...
+
+    class Wrapped(Second[list[T]]): ...
+
+    class Both(First[int], Wrapped[str]): ...
+
+    methods = describe(Both).methods
+    assert methods["first"].types == (int,)
+    assert methods["first"].result_type == list[int]
+    assert methods["second"].types == (list[str],)
+    assert methods["second"].result_type == list[list[str]]
+
+
 # -- arguments
 
 

@@ -213,6 +213,18 @@ def test_what_calls_survive_can_not_be_said_where_the_kind_says_it():
         describe(Service, PYTHON, (Fixed(), REGULAR))
 
 
+def test_a_method_of_another_kind_can_not_be_one_that_nobody_waits_for():
+    class Live(CallKind):
+        id = 1
+        name = "compute"
+
+    class Service:
+        async def get(self) -> NoWait: ...
+
+    with pytest.raises(DefinitionError, match="is a compute call, which lives by its answer"):
+        describe(Service, PYTHON, (Live(),))
+
+
 def test_a_call_that_survives_the_change_of_the_peer_must_survive_a_reconnect():
     class Service:
         @rpc_method(survive_reconnect=False, survive_peer_change=True)

@@ -9,11 +9,9 @@ hub's. Methods of other kinds than plain ones, compute methods above all, are ma
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
 import math
 import types
-import typing
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast, overload
 from afresh.errors import DefinitionError
 
 from .naming import PYTHON, NamingPolicy, wire_name_of
+from .signatures import NO_DEFAULT, Signature
 
 __all__ = [
     "NO_DEFAULT",
@@ -38,9 +37,6 @@ __all__ = [
     "rpc_method",
     "rpc_service",
 ]
-
-NO_DEFAULT: Final[Any] = inspect.Parameter.empty
-"""Stands in `MethodDefinition.defaults` for a parameter that has no default."""
 
 WAIT_FOR_CONNECTION: Final = 1
 """A call waits until there is a connection."""
@@ -254,12 +250,11 @@ class MethodDefinition:
         self.name = name
         self.kind = kind
         self.function = function
-        listed = _parameters(function, title)
-        hints = _resolved_hints(function, title, service.contract, owner)
-        self.names = tuple(parameter.name for parameter in listed)
-        self.types = tuple(_type_of(hints, parameter.name, title) for parameter in listed)
-        self.defaults = tuple(parameter.default for parameter in listed)
-        result = _result_of(hints, title)
+        signature = Signature(function, title, contract=service.contract, owner=owner)
+        self.names = signature.names
+        self.types = signature.types
+        self.defaults = signature.defaults
+        result = signature.result
         marks: tuple[object, ...] = getattr(result, "__metadata__", ())
         self.is_no_wait = _NO_WAIT in marks
         self.result_type = None if self.is_no_wait or result is types.NoneType else result
@@ -269,20 +264,16 @@ class MethodDefinition:
         )
         self.flags = _flags(options, kind, self.is_no_wait, title)
         self.has_cancellation_slot = options.get("cancellation_slot", True)
-        arity = len(listed) + self.has_cancellation_slot
         wire_name = options.get("name") or service.naming.method_name(name)
-        optional = next(
-            (i for i, default in enumerate(reversed(self.defaults)) if default is NO_DEFAULT),
-            len(listed),
-        )
+        arity = len(self.names) + self.has_cancellation_slot
         self.wire_names = tuple(
             wire_name_of(service.wire_name, wire_name, arity - omitted)
-            for omitted in range(optional + 1)
+            for omitted in range(signature.optional + 1)
         )
         self.wire_name = self.wire_names[0]
-        self._named_only = tuple(p.name for p in listed if p.kind is p.KEYWORD_ONLY)
-        self._by_position = len(listed) if not self._named_only else -1
-        self._bind = _binder(listed, title)
+        self._bind = signature.bind
+        self._named_only = signature.named_only
+        self._by_position = -1 if self._named_only else len(self.names)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return the values of a call, one for each parameter, defaults filled in.
@@ -470,97 +461,7 @@ def _endpoints(service: ServiceDefinition) -> dict[str, MethodDefinition]:
     return endpoints
 
 
-# -- what they take and give
-
-
-def _parameters(function: Callable[..., Any], title: str) -> list[inspect.Parameter]:
-    listed = list(inspect.signature(function).parameters.values())[1:]
-    for parameter in listed:
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-            raise DefinitionError(
-                f"{title} takes '{parameter}', whose number and types a caller elsewhere can't "
-                "know; take a list or a dict, and say of what."
-            )
-    return listed
-
-
-def _resolved_hints(
-    function: Callable[..., Any], title: str, contract: type, owner: type
-) -> dict[str, Any]:
-    try:
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except NameError:  # it may be defined in the body of the class
-            hints = typing.get_type_hints(function, None, dict(vars(owner)), include_extras=True)
-    except NameError as error:
-        raise DefinitionError(
-            f"{title}: the annotations name {error.name!r}, which does not exist in module "
-            f"{owner.__module__!r} at run time; define or import it there, and not only under "
-            "TYPE_CHECKING or within a function."
-        ) from None
-    except Exception as error:
-        raise DefinitionError(f"{title}: its annotations can't be read: {error}") from error
-    variables = _type_variables(contract)
-    return {name: _filled_in(hint, variables, title) for name, hint in hints.items()}
-
-
-def _type_variables(contract: type) -> dict[Any, Any]:
-    """What `contract` says that the type variables of its generic bases stand for."""
-    variables: dict[Any, Any] = {}
-    for derived in contract.__mro__:
-        for base in getattr(derived, "__orig_bases__", ()):
-            origin = typing.get_origin(base)
-            names = getattr(origin, "__parameters__", ())
-            if names and origin not in {typing.Generic, typing.Protocol}:
-                given = (variables.get(each, each) for each in typing.get_args(base))
-                variables |= dict(zip(names, given, strict=False))
-    return variables
-
-
-def _filled_in(hint: Any, variables: dict[Any, Any], title: str) -> Any:
-    if isinstance(hint, TypeVar):
-        hint = variables.get(hint, hint)
-    elif not isinstance(hint, type) and (names := getattr(hint, "__parameters__", ())):
-        hint = hint[tuple(variables.get(name, name) for name in names)]
-    open_names = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
-    if isinstance(hint, TypeVar) or open_names:
-        raise DefinitionError(
-            f"{title}: {hint} stands for any type, and what is read from the wire needs one; write "
-            "it out, or derive the contract from the generic class with its types given."
-        )
-    return hint
-
-
-def _type_of(hints: dict[str, Any], name: str, title: str) -> Any:
-    if name not in hints:
-        raise DefinitionError(
-            f"{title}: the parameter {name!r} has no annotation, and what is read from the wire "
-            f"needs a type; write '{name}: str' for example."
-        )
-    return hints[name]
-
-
-_ITERATORS = {
-    collections.abc.AsyncGenerator,
-    collections.abc.AsyncIterable,
-    collections.abc.AsyncIterator,
-}
-
-
-def _result_of(hints: dict[str, Any], title: str) -> Any:
-    if "return" not in hints:
-        raise DefinitionError(
-            f"{title} does not say what it returns, and what is read from the wire needs a type; "
-            "write '-> int' for example, '-> None' for nothing, '-> NoWait' for a call that is "
-            "not answered at all."
-        )
-    result = hints["return"]
-    if result in _ITERATORS or typing.get_origin(result) in _ITERATORS:
-        raise DefinitionError(
-            f"{title} returns an async iterator. Declare it with '-> RpcStream[T]', and let it "
-            "return RpcStream(…) around the iterator."
-        )
-    return result
+# -- how they run
 
 
 _FLAGS = {
@@ -571,6 +472,10 @@ _FLAGS = {
 
 
 def _flags(options: _Options, kind: CallKind, is_no_wait: bool, title: str) -> int:
+    if is_no_wait and kind.id != REGULAR.id:
+        raise DefinitionError(
+            f"{title} is a {kind.name} call, which lives by its answer: it can't return NoWait."
+        )
     given = [option for option in _FLAGS if option in options]
     if is_no_wait or kind.flags is not None:
         if given:
@@ -587,31 +492,3 @@ def _flags(options: _Options, kind: CallKind, is_no_wait: bool, title: str) -> i
             )
         return flags | SURVIVE_PEER_CHANGE
     return flags | (SURVIVE_RECONNECT if survives_reconnect is not False else 0)
-
-
-def _binder(listed: list[inspect.Parameter], title: str) -> Callable[..., tuple[Any, ...]]:
-    """What lines up the arguments of a call, made by Python's own rules and with its own errors."""
-    bare = [
-        parameter.replace(
-            annotation=parameter.empty,
-            default=parameter.empty if parameter.default is parameter.empty else _Default(index),
-        )
-        for index, parameter in enumerate(listed)
-    ]
-    declared = str(inspect.Signature(bare))[1:-1]
-    values = "".join(f"{parameter.name}, " for parameter in listed)
-    bind: Callable[..., tuple[Any, ...]] = eval(f"lambda _defaults: lambda {declared}: ({values})")(
-        [parameter.default for parameter in listed]
-    )
-    bind.__qualname__ = title
-    return bind
-
-
-class _Default:
-    """Shows, in the source of a binder, as the place where the default is found."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __repr__(self) -> str:
-        return f"_defaults[{self.index}]"
