@@ -1,0 +1,61 @@
+"""The owner's side of a real-time stream: what is old is left out instead of waited for.
+
+Everything else is as for other streams. What was numbered and sent stays: the consumer gets
+consecutive numbers, and does not see on the wire that items between them are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from .shared import SLICE, SharedStream
+
+__all__ = ["RealTimeStream"]
+
+
+class RealTimeStream(SharedStream):
+    """A stream that the other side may read, with items left out if it is too slow.
+
+    While the window is used up the source is read on. Each item that the stream can go on with
+    takes the place of all that were not sent yet. After a reset, which follows a lost connection,
+    the stream goes on with the next such item, and nothing is sent again.
+    """
+
+    __slots__ = ("_is_skipping",)
+
+    _is_skipping: bool
+
+    async def _read(self, source: AsyncIterator[Any]) -> None:
+        items = self._items
+        advance = self.stream.ack_advance
+        can_skip_to = self.stream.can_skip_to
+        self._is_skipping = True
+        async for item in source:
+            if self._is_closed:
+                return
+            is_first = not self._is_turn_marked
+            self._mark_turn()
+            if can_skip_to is None or can_skip_to(item):
+                self._is_skipping = False
+                if len(items) >= advance:
+                    del items[max(self._sent - self._first, 0) :]
+            if not self._is_skipping:
+                items.append(self._encode(item))
+                self._check_last()
+                if is_first:
+                    self._flush()
+            if len(items) >= 2 * advance:
+                await self._wait_for_room(2 * advance)
+            elif time.perf_counter() - self._turn_began_at > SLICE:
+                # It does not wait for anything to happen, so there is nothing to miss either.
+                await asyncio.sleep(0)
+                await self._wait_for_room(advance)
+
+    def _restart(self, index: int) -> None:
+        if self._end is None:
+            self._items.clear()
+            self._is_skipping = True
+        super()._restart(index)
