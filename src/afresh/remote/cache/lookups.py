@@ -45,6 +45,7 @@ class Lookups:
         return await answer
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         asked: list[tuple[CacheKey, asyncio.Future[CacheEntry | None]]] = []
         try:
             while self._asked:
@@ -53,8 +54,13 @@ class Lookups:
                 for (_, answer), entry in zip(asked, entries, strict=True):
                     if not answer.done():
                         answer.set_result(entry)
-        finally:
-            self._task = None
+        except Exception as error:
             for _, answer in (*asked, *self._asked):
-                answer.cancel()
-            self._asked = []
+                if not answer.done():
+                    answer.set_exception(error)
+        finally:
+            if not loop.is_closed():  # or else this is only swept up, and others may be at work
+                self._task = None
+                for _, answer in (*asked, *self._asked):
+                    answer.cancel()
+                self._asked = []
