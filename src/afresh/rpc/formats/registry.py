@@ -1,0 +1,35 @@
+"""The formats that there are, by the keys that peers choose them with."""
+
+from __future__ import annotations
+
+from afresh.errors import UnknownFormatError
+
+from .binary import BinaryFormat, CompactFormat
+from .format import Format
+from .text import TextFormat
+
+__all__ = ["get_format"]
+
+_formats: dict[str, Format] = {
+    format.key: format
+    for format in (
+        TextFormat("json5np", has_markers=False),
+        TextFormat("json5", has_markers=True),
+        BinaryFormat("msgpack6"),
+        CompactFormat("msgpack6c"),
+    )
+}
+
+
+def get_format(key: str) -> Format:
+    """Return the format that is called `key`; the same object each time.
+
+    Raises:
+        UnknownFormatError: there is no such format.
+    """
+    format = _formats.get(key)
+    if format is None:
+        raise UnknownFormatError(
+            f"Unsupported RPC serialization format: '{key[:40]}'. There are {', '.join(_formats)}."
+        )
+    return format
