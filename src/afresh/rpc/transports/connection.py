@@ -63,7 +63,7 @@ class Connection(ABC):
     Belongs to the event loop it was made on.
     """
 
-    __slots__ = ()
+    __slots__ = ("max_frame_size",)
 
     max_frame_size: int
     """The largest frame to take in, in bytes; a larger one closes the connection with code 1009.

@@ -28,7 +28,7 @@ class ReceivingConnection(Connection):
     nothing is left.
     """
 
-    __slots__ = ("_closed", "_is_over", "_receiver", "max_frame_size")
+    __slots__ = ("_closed", "_is_over", "_receiver")
 
     def __init__(self, receiver: Receiver) -> None:
         self.max_frame_size = MAX_FRAME_SIZE
