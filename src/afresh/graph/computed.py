@@ -65,13 +65,15 @@ class UpdateDelayer(Protocol):
 class Extra:
     """What only some nodes have: handlers, a timer, callers that wait for the result."""
 
-    __slots__ = ("consolidation", "handlers", "timer", "waiters")
+    __slots__ = ("consolidation", "handlers", "origin", "timer", "waiters")
 
     def __init__(self) -> None:
         self.handlers: dict[Callable[[Any], object], None] | None = None
         self.timer: Timer | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
         self.consolidation: Consolidation | None = None
+        self.origin: Any = None
+        """Where the result came from, for producers that get theirs from elsewhere."""
 
     @property
     def is_watched(self) -> bool:

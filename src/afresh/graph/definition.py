@@ -149,6 +149,10 @@ class Definition:
         table = tables[self] = make_table(self, instance)
         return table
 
+    def put_table(self, instance: Any, table: Table) -> None:
+        """Let the results for `instance`, which has none yet, be kept in `table`."""
+        _tables_of(instance)[self] = table
+
     def bind(self, instance: Any) -> Any:
         """What the method is on `instance`."""
         table = self.table_of(instance)

@@ -1,0 +1,175 @@
+"""`connect()`: the services of another process, cached and live, as if they were here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from afresh.rpc.client_peer import ClientPeer
+from afresh.rpc.exceptions import ExceptionPolicy
+from afresh.rpc.hub import RpcHub
+from afresh.rpc.limits import Limits
+from afresh.rpc.middleware import Middleware
+from afresh.rpc.naming import PYTHON, NamingPolicy
+from afresh.rpc.transports.connection import Connector
+
+from .cache import RemoteCache, open_cache
+from .kind import ComputeCalls
+
+__all__ = ["Client", "connect"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to a server that is made again whenever it is lost; made by `connect`.
+
+    Use it as an async context manager, or `aclose` it when it is not needed any more.
+    """
+
+    hub: RpcHub
+    peer: ClientPeer | None
+    cache: RemoteCache | None
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cache: RemoteCache | str | Path | None,
+        format: str,
+        naming: NamingPolicy,
+        limits: Limits | None,
+        middleware: Sequence[Middleware],
+        connector: Connector | None,
+    ) -> None:
+        self.url: str = url
+        self.cache = open_cache(cache)
+        self._owns_cache = not isinstance(cache, RemoteCache)
+        self.hub = RpcHub(
+            naming=naming,
+            limits=limits,
+            outbound_middleware=middleware,
+            exceptions=ExceptionPolicy(),
+            kinds=(ComputeCalls(self.cache),),
+        )
+        self._format = format
+        self._connector = connector
+        self.peer = None
+
+    @property
+    def _peer(self) -> ClientPeer:
+        if self.peer is None:
+            self.peer = self.hub.client_peer(
+                self.url, format=self._format, connector=self._connector
+            )
+            self.peer.wanted()
+        return self.peer
+
+    async def __aenter__(self) -> Client:
+        _ = self._peer
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at the moment."""
+        return self.peer is not None and self.peer.is_connected
+
+    def service(self, contract: type[T], *, name: str | None = None) -> T:
+        """Return the server's service of this contract.
+
+        Its compute methods are nodes of this process's graph: cached, and stale when the server
+        says so. Its other methods are plain calls.
+
+        Args:
+            contract: the class that the server's service implements.
+            name: what the service is called on the wire, where it is not what the class says.
+
+        Raises:
+            DefinitionError: the class can't be a contract; says why.
+        """
+        return self._peer.service(contract, name=name)
+
+    def serve(self, contract: type[T], implementation: T, *, name: str | None = None) -> None:
+        """Let the server call back: see `current_peer`.
+
+        Args:
+            contract: the class that says what can be called.
+            implementation: what is called.
+            name: what the service is called on the wire, where it is not what the class says.
+        """
+        self.hub.serve(contract, implementation, name=name)
+
+    async def connected(self) -> None:
+        """Return when there is a connection. Calls wait for it by themselves.
+
+        Raises:
+            RejectedError: the server refuses this client for good.
+            UnknownFormatError: the server does not speak the format.
+            PeerClosedError: the client was closed.
+        """
+        await self._peer.connect()
+
+    async def aclose(self) -> None:
+        """End the connection and everything that waits for it."""
+        await self.hub.aclose()
+        if self.cache is not None:
+            if self._owns_cache:
+                await self.cache.aclose()
+            else:
+                await self.cache.flush()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.url} {'connected' if self.is_connected else 'disconnected'}>"
+
+
+def connect(
+    url: str,
+    *,
+    cache: RemoteCache | str | Path | None = None,
+    format: str = "msgpack6c",
+    naming: NamingPolicy = PYTHON,
+    limits: Limits | None = None,
+    middleware: Sequence[Middleware] = (),
+    connector: Connector | None = None,
+) -> Client:
+    """Return a client of the server at `url`, which dials in the background.
+
+    Nothing has to be there yet: calls wait for the connection, results from the cache are served
+    without it, and when it is lost it is made again.
+
+    Args:
+        url: "ws://…" or "wss://…", usually ending with "/rpc/ws"; "unix:…" for a Unix domain
+            socket.
+        cache: a file, or a `RemoteCache`, to keep results in from one start to the next.
+        format: how messages are written; "json5np" to read along.
+        naming: `DOTNET` where the server is written in .NET.
+        limits: sizes and times.
+        middleware: put around calls, the first one outermost.
+        connector: makes connections, where it is not the address that says how.
+
+    Example:
+        ```python
+        async with connect("ws://localhost:8000/rpc/ws", cache="client.db") as client:
+            orders = client.service(Orders)
+            await orders.for_user("u1")
+        ```
+    """
+    return Client(
+        url,
+        cache=cache,
+        format=format,
+        naming=naming,
+        limits=limits,
+        middleware=middleware,
+        connector=connector,
+    )

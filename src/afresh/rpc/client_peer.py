@@ -1,0 +1,235 @@
+"""The dialling end: a peer that connects, and connects again, for as long as it is open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from afresh.errors import (
+    CallTimeoutError,
+    ConnectionClosedError,
+    DisconnectedError,
+    PeerClosedError,
+    RejectedError,
+    UnknownFormatError,
+)
+from afresh.primitives.clock import current_clock
+from afresh.primitives.tasks import start_background
+
+from .handshake import Handshake
+from .link import Link
+from .peer import ConnectionState, Peer
+from .proof import ProofMaker, client_id_of
+from .transports.connection import CLOSE_UNKNOWN_FORMAT, ConnectRequest, Connector
+
+if TYPE_CHECKING:
+    from .formats import Format
+    from .hub import RpcHub
+
+__all__ = ["ClientPeer"]
+
+_log = logging.getLogger("afresh.rpc")
+
+
+class ClientPeer(Peer):
+    """A peer that dials when it is first used, and again whenever the connection is lost.
+
+    Args:
+        hub: what it belongs to.
+        url: whom to dial.
+        format: the format to use.
+        connector: makes connections.
+    """
+
+    __slots__ = (
+        "_connector",
+        "_failures",
+        "_hurries",
+        "_nap",
+        "_proof",
+        "_task",
+        "_waiters",
+        "parameters",
+        "url",
+    )
+
+    def __init__(
+        self,
+        hub: RpcHub,
+        url: str,
+        format: Format,
+        connector: Connector,
+        *,
+        is_backend: bool = False,
+    ) -> None:
+        super().__init__(hub, format, is_backend=is_backend)
+        self.url: str = url
+        self.parameters: dict[str, str] = {}
+        """Further parameters to dial with, such as `session`."""
+        self._connector = connector
+        self._proof = ProofMaker(client_id_of(self.id))
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._nap: asyncio.Future[None] | None = None
+        self._hurries = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def address(self) -> str:
+        """Whom it dials."""
+        return self.url
+
+    def wanted(self) -> None:
+        """Begin to dial, unless that is under way."""
+        if self._task is None and not self.is_closed:
+            self._task = start_background(self._stay_connected, name=f"afresh rpc {self.url}")
+
+    async def connect(self) -> None:
+        """Return when there is a connection.
+
+        Raises:
+            RejectedError: the server refuses this client for good.
+            UnknownFormatError: the server does not speak the format.
+            PeerClosedError: the peer was closed.
+        """
+        if self.link is not None:
+            return
+        if self.is_closed:
+            raise self._closed_because()
+        self.wanted()
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def reconnect_now(self) -> None:
+        """Try again at once, or as soon as the attempt under way has failed; does nothing while
+        there is a connection.
+        """
+        if self.link is not None:
+            return
+        if self._nap is None:
+            self._hurries = True
+        else:
+            self._wake()
+
+    def disconnect(self) -> None:
+        """Drop the connection; the next one is made at once. For tests, and after a change of the
+        network that would only be noticed later.
+        """
+        if self.link is not None:
+            self.link.close(DisconnectedError("The connection was dropped on purpose."))
+
+    # -- inside
+
+    def _wake(self) -> None:
+        if self._nap is not None and not self._nap.done():
+            self._nap.set_result(None)
+
+    async def _stay_connected(self) -> None:
+        while not self.is_closed:
+            started = current_clock().now()
+            try:
+                error = await self._connection()
+            except (RejectedError, UnknownFormatError) as refusal:
+                _log.error("%s refuses this client: %s", self.url, refusal)
+                self.close(refusal)
+                return
+            except Exception as failure:
+                error = failure
+                was_long = False
+            else:
+                lived = current_clock().now() - started
+                was_long = lived >= self.limits.premature_disconnect
+            self._failures = 0 if was_long else self._failures + 1
+            delay = 0.0 if was_long else self.limits.reconnect_delays[self._failures]
+            _log.info("%s: no connection (%s); trying again in %.1f s.", self.url, error, delay)
+            if not self.is_closed:
+                await self._pause(delay, error)
+
+    async def _pause(self, delay: float, error: Exception) -> None:
+        if self._hurries:
+            self._hurries = False
+            delay = 0.0
+        now = current_clock().now()
+        since = now if self.connection_state.is_connected else self.connection_state.since
+        self._nap = self.loop.create_future()
+        nap = self._nap
+        timer = current_clock().call_later(delay, self._wake)
+        self._change_state(ConnectionState(False, since, now + delay, error))
+        try:
+            await nap
+        finally:
+            timer.cancel()
+            self._nap = None
+        self._change_state(ConnectionState(False, since, None, error))
+
+    async def _connection(self) -> Exception:
+        """Make a connection, and return when it is gone: why."""
+        link = _ClientLink(self)
+        request = ConnectRequest(
+            client_id_of(self.id),
+            self.format.key,
+            self._proof.make(),
+            self.parameters,
+            self.limits.connect_timeout,
+        )
+        try:
+            await self._connector(link, request)
+            error = await link.ended
+        finally:
+            link.close(PeerClosedError(f"{self!r} was closed."))
+        if isinstance(error, (RejectedError, UnknownFormatError)):
+            raise error
+        if isinstance(error, ConnectionClosedError) and error.code == CLOSE_UNKNOWN_FORMAT:
+            raise UnknownFormatError(
+                f"The server does not speak {self.format.key!r}: {error.reason}"
+            )
+        if not link.was_connected:
+            raise error
+        return error
+
+    def connected(self, link: Link, handshake: Handshake) -> None:
+        self._proof.learn(handshake.secret)
+        self._hurries = False
+        super().connected(link, handshake)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def close(self, error: Exception | None = None) -> None:
+        super().close(error)
+        self._wake()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error or self._closed_because())
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def _closed_because(self) -> Exception:
+        error = self.connection_state.error
+        if isinstance(error, (RejectedError, UnknownFormatError)):
+            return error
+        return PeerClosedError(f"{self!r} is closed.")
+
+
+class _ClientLink(Link):
+    __slots__ = ("ended", "was_connected")
+
+    def __init__(self, peer: ClientPeer) -> None:
+        super().__init__(peer)
+        self.ended: asyncio.Future[Exception] = peer.loop.create_future()
+        self.was_connected: bool = False
+
+    def _take_handshake(self, frame: bytes) -> None:
+        super()._take_handshake(frame)
+        self.was_connected = self.was_connected or self.is_connected
+
+    def _end(self, error: Exception) -> None:
+        super()._end(error)
+        if not self.ended.done():
+            self.ended.set_result(error)
