@@ -19,8 +19,9 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast, overload
 
 from afresh.errors import DefinitionError
 
+from .formats.codec import NO_DEFAULT
 from .naming import PYTHON, NamingPolicy, wire_name_of
-from .signatures import NO_DEFAULT, Signature
+from .signatures import Signature
 
 __all__ = [
     "NO_DEFAULT",

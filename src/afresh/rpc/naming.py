@@ -12,6 +12,8 @@ import re
 
 from afresh.errors import DefinitionError
 
+from .formats.naming import RecordNaming
+
 __all__ = ["DOTNET", "PYTHON", "DotnetNaming", "NamingPolicy", "wire_name_of"]
 
 MAX_NAME_BYTES = 1024
@@ -33,6 +35,9 @@ class NamingPolicy:
         ```
     """
 
+    records: RecordNaming = RecordNaming.PYTHON
+    """What the fields of records are called."""
+
     def service_name(self, contract: type) -> str:
         """Return the wire name of a contract that does not say its own."""
         return contract.__name__
@@ -44,6 +49,8 @@ class NamingPolicy:
 
 class DotnetNaming(NamingPolicy):
     """The names that .NET and TypeScript peers use: `Orders.for_user` is `IOrders.ForUser`."""
+
+    records = RecordNaming.DOTNET
 
     def service_name(self, contract: type) -> str:
         name = contract.__name__

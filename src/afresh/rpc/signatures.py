@@ -10,14 +10,13 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from afresh.errors import DefinitionError
 
-__all__ = ["NO_DEFAULT", "Signature"]
+from .formats.codec import NO_DEFAULT
 
-NO_DEFAULT: Final[Any] = inspect.Parameter.empty
-"""Stands for the default of a parameter that has none."""
+__all__ = ["Signature"]
 
 _ITERATORS = {
     collections.abc.AsyncGenerator,
