@@ -8,6 +8,6 @@ def key(name: str = "a") -> CacheKey:
     return CacheKey("Orders.for_user:1", name.encode(), "msgpack6c")
 
 
-def entry(name: str = "a", data: bytes = b"data", hash: str = "") -> CacheEntry:
+def entry(name: str = "a", data: bytes = b"data", hashed: str = "") -> CacheEntry:
     """What that call returned."""
-    return CacheEntry(key(name), data, hash)
+    return CacheEntry(key(name), data, hashed)

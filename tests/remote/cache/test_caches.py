@@ -68,11 +68,11 @@ async def test_what_was_set_is_found(cache: RemoteCache, settle) -> None:
 
 
 async def test_the_last_one_that_was_set_counts(cache: RemoteCache, settle) -> None:
-    cache.set(entry(data=b"1", hash="1"))
+    cache.set(entry(data=b"1", hashed="1"))
     await settle()
-    cache.set(entry(data=b"2", hash="2"))
+    cache.set(entry(data=b"2", hashed="2"))
     await settle()
-    assert await cache.get(key()) == entry(data=b"2", hash="2")
+    assert await cache.get(key()) == entry(data=b"2", hashed="2")
 
 
 async def test_what_was_removed_is_not_found(cache: RemoteCache, settle) -> None:
@@ -112,15 +112,15 @@ async def test_clearing_forgets_everything_and_what_comes_later_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("data", "hash"),
+    ("data", "hashed"),
     [(b"", ""), (b"\0\xff" * 3, "\0"), (b"x" * 3_000_000, "=" * 24), (b"'; --", "ü\ud800")],
 )
 async def test_any_bytes_and_any_text_come_back_as_they_were(
-    cache: RemoteCache, settle, data: bytes, hash: str
+    cache: RemoteCache, settle, data: bytes, hashed: str
 ) -> None:
-    cache.set(entry("\0'", data, hash))
+    cache.set(entry("\0'", data, hashed))
     await settle()
-    assert await cache.get(key("\0'")) == entry("\0'", data, hash)
+    assert await cache.get(key("\0'")) == entry("\0'", data, hashed)
 
 
 async def test_a_value_comes_with_its_entry(cache: RemoteCache, settle) -> None:

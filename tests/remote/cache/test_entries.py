@@ -16,7 +16,7 @@ def test_keys_are_equal_when_all_their_parts_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "hash", "matches"),
+    ("data", "hashed", "matches"),
     [
         (b"data", "", True),
         (b"data", "other", True),
@@ -26,13 +26,13 @@ def test_keys_are_equal_when_all_their_parts_are() -> None:
     ],
 )
 def test_an_entry_matches_by_its_hash_or_by_its_bytes(
-    data: bytes, hash: str, matches: bool
+    data: bytes, hashed: str, matches: bool
 ) -> None:
-    assert entry(hash="hash").matches(data, hash) is matches
+    assert entry(hashed="hash").matches(data, hashed) is matches
 
 
 def test_two_unknown_hashes_are_not_the_same_hash() -> None:
-    assert not entry(hash="").matches(b"other", "")
+    assert not entry(hashed="").matches(b"other", "")
 
 
 def test_the_size_of_an_entry_is_that_of_all_it_holds() -> None:

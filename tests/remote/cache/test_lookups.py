@@ -87,9 +87,9 @@ async def test_a_place_that_fails_tells_all_who_wait() -> None:
 def test_a_loop_that_was_closed_in_the_midst_of_one_does_not_stop_the_next() -> None:
     async def leave() -> None:
         place.is_open.clear()
-        asyncio.ensure_future(lookups.get(key("a")))
+        waiting.append(asyncio.ensure_future(lookups.get(key("a"))))
         await asyncio.sleep(0.01)
-        asyncio.ensure_future(lookups.get(key("b")))
+        waiting.append(asyncio.ensure_future(lookups.get(key("b"))))
         await asyncio.sleep(0.01)
 
     async def go_on() -> CacheEntry | None:
@@ -97,6 +97,7 @@ def test_a_loop_that_was_closed_in_the_midst_of_one_does_not_stop_the_next() -> 
         place.is_open.set()
         return await lookups.get(key("c"))
 
+    waiting: list[asyncio.Future[CacheEntry | None]] = []
     place = Place()
     lookups = Lookups(place.read)
     loop = asyncio.new_event_loop()
@@ -107,5 +108,6 @@ def test_a_loop_that_was_closed_in_the_midst_of_one_does_not_stop_the_next() -> 
     for task in left:
         task._log_destroy_pending = False
     del left, task
+    waiting.clear()
     gc.collect()
     assert asyncio.run(go_on()) == entry("c")

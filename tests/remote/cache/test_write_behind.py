@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections.abc import AsyncIterator, Collection, Iterator
 
@@ -259,7 +260,7 @@ class TestFailing:
             if len(place.batches) > before:
                 moments.append(clock.now())
             changes.add(key("b"), entry("b"))  # hastens nothing
-        pauses = [later - sooner for sooner, later in zip(moments, moments[1:], strict=False)]
+        pauses = [later - sooner for sooner, later in itertools.pairwise(moments)]
         assert pauses[:4] == pytest.approx([0.5, 1, 2, 4], rel=0.3)
         assert pauses[-1] == pytest.approx(10, rel=0.15)
         assert changes.find(key("a")) == entry("a", b"1")
@@ -327,6 +328,15 @@ class TestClearing:
         await clock.advance(10)
         assert place.batches == []
         assert clock.timers == 0
+
+    async def test_a_batch_that_is_about_to_be_written_is_not(
+        self, changes: WriteBehind, place: Place, clock: FakeClock
+    ) -> None:
+        changes.add(key(), entry())
+        clock.advance_sync(0.25)
+        changes.clear()
+        await clock.advance(10)
+        assert place.entries == {}
 
     async def test_a_batch_that_could_not_be_written_is_not_tried_again(
         self, changes: WriteBehind, place: Place, clock: FakeClock

@@ -143,18 +143,18 @@ class WriteBehind:
     def _start(self) -> asyncio.Task[None]:
         self._stop_timer()
         self._batch_number += 1
-        batch, used = self._waiting, self._used
+        self._being_written, used = self._waiting, self._used
         self._waiting, self._waiting_bytes, self._used = {}, 0, {}
-        self._being_written = batch
         self._task = start_background(
-            lambda: self._run(self._batch_number, batch, used), name="write to the cache"
+            lambda: self._run(self._batch_number, used), name="write to the cache"
         )
         return self._task
 
-    async def _run(self, number: int, batch: Changes, used: Collection[CacheKey]) -> None:
+    async def _run(self, number: int, used: Collection[CacheKey]) -> None:
         is_written = False
         try:
-            is_written = await self._write(batch, used)
+            # Read here: it is empty if everything was cleared before this task got its first turn.
+            is_written = await self._write(self._being_written, used)
         finally:
             self._note_end(number, is_written=is_written)
 
