@@ -122,6 +122,7 @@ class ClientPeer(Peer):
         network that would only be noticed later.
         """
         if self.link is not None:
+            self._hurries = True
             self.link.close(DisconnectedError("The connection was dropped on purpose."))
 
     # -- inside
