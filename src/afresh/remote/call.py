@@ -169,7 +169,7 @@ class ComputeCall(OutboundCall):
             invalidate(node, STALE_THERE, True)
         elif self.peer.outbound.get(self.id) is self:
             self._node = weakref.ref(node, self._note_collected)
-            node.on_invalidated(self._note_stale_here)
+            node.on_invalidated(self)
 
     @property
     def is_synchronized(self) -> bool:
@@ -187,7 +187,11 @@ class ComputeCall(OutboundCall):
             if self.is_sent:
                 self.peer.send_system("$sys.Cancel:0", self.id, b"")
 
-    def _note_stale_here(self, node: Computed[Any]) -> None:
+    is_weak = True
+    """As a handler it does not keep the result."""
+
+    def __call__(self, node: Computed[Any]) -> None:
+        """The result went stale on this side."""
         self.cancel_there()
 
     def _note_collected(self, reference: object) -> None:

@@ -76,7 +76,7 @@ class Guess:
     def bind(self, node: Computed[Any]) -> None:
         """The result is `node`."""
         self.confirmed = self._table.confirmation(node.key)
-        self._node = weakref.ref(node, self._let_go)
+        self._node = weakref.ref(node, self)
         if self._is_outdated:
             peer = self._table.peer
             if peer.is_connected:
@@ -85,9 +85,12 @@ class Guess:
             self._stop = peer.on_connection_change(self._note_connection)
         else:
             self._task = start_background(self._ask(node.key), name=f"confirm {node.describe()}")
-        node.on_invalidated(self._let_go)
+        node.on_invalidated(self)
 
-    def _let_go(self, _: object) -> None:
+    is_weak = True
+    """As a handler it does not keep the result."""
+
+    def __call__(self, _: object) -> None:
         """The result is stale, or nobody holds it any more."""
         if self._stop is not None:
             self._stop()
