@@ -1,0 +1,732 @@
+// @ts-check
+/**
+ * afresh for any web page: calls, live values and streams of an afresh server, over one WebSocket.
+ *
+ *     import { connect } from "/afresh/afresh.js"
+ *     const orders = connect().service("Orders")
+ *     await orders.place("u1")
+ *     orders.for_user("u1").subscribe(render)
+ *     <afresh-value service="Orders" method="for_user" args='["u1"]'></afresh-value>
+ *
+ * What it offers: `afresh.d.ts`. What it leaves to the TypeScript client: MessagePack, values
+ * computed on the page, streams to the server.
+ */
+
+/** @import { Hub, Query } from "./afresh.d.ts" */
+
+export class RpcError extends Error {
+  constructor(message = "", typeName = "DisconnectedError") {
+    super(message);
+    this.name = this.typeName = typeName;
+  }
+}
+
+const toError = (info) => {
+  const type = info?.TypeRef ?? info?.typeRef;
+  const text = info?.Message ?? info?.message;
+  return type || text ? new RpcError(text, `${type}`.split(",")[0]) : undefined;
+};
+
+const parse = (text) => (text ? JSON.parse(text) : undefined);
+
+const encode = (name, args, id = 0, type = 0) => {
+  const count = args.findLastIndex((each) => each !== undefined) + 1; // the server has defaults
+  const values = args.slice(0, count).map((each) => JSON.stringify(each) ?? "null");
+  return `${JSON.stringify({ Method: name, RelatedId: id, CallType: type })}\n${values.join("\x1f")}`;
+};
+
+/** Ascending numbers as LEB128 of their differences. */
+const pack = (ids) => {
+  let bytes = "";
+  let last = 0;
+  for (const id of ids) {
+    let rest = id - last;
+    for (; rest > 127; rest = Math.floor(rest / 128)) bytes += String.fromCharCode((rest % 128) + 128);
+    bytes += String.fromCharCode(rest);
+    last = id;
+  }
+  return btoa(bytes);
+};
+
+const unpack = (packed) => {
+  const ids = [];
+  let id = 0;
+  let scale = 1;
+  for (const each of atob(packed)) {
+    const byte = each.charCodeAt(0);
+    id += (byte & 127) * scale;
+    scale *= 128;
+    if (byte > 127) continue;
+    ids.push(id);
+    scale = 1;
+  }
+  return ids;
+};
+
+/** A GUID, and how URLs write it. `crypto.randomUUID` is missing on plain http. */
+const newIdentity = () => {
+  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
+  const hex = bytes.map((each) => each.toString(16).padStart(2, "0")).join("");
+  const order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+  const text = btoa(String.fromCharCode(...order.map((each) => bytes[each])));
+  return {
+    guid: hex.replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-"),
+    clientId: text.replace(/\+/g, "-").replace(/\//g, "_").slice(0, 22),
+  };
+};
+
+/** Right also when the clock was set back. */
+const since = (time) => Math.abs(Date.now() - time);
+
+/** What functions of the page throw must not stop the rest. */
+const guard = (fn, value) => {
+  try {
+    fn(value);
+  } catch (error) {
+    console.error(error);
+  }
+};
+
+const onAbort = (signal, fn) => {
+  signal?.addEventListener("abort", fn);
+  return () => signal?.removeEventListener("abort", fn);
+};
+
+/** What `pull` finds, then and when the bell that `start` gets was rung; neither value nor error ends it. */
+async function* loop(signal, pull, start) {
+  let wake;
+  const ring = () => wake?.();
+  const stop = start(ring);
+  const off = onAbort(signal, ring);
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const result = pull();
+      if (!result) await new Promise((resolve) => (wake = resolve));
+      else if (result.error) throw result.error;
+      else if ("value" in result) yield result.value;
+      else return;
+    }
+  } finally {
+    off();
+    stop();
+  }
+}
+
+/** A live value, shared by all on the page who follow it. */
+const newLive = (wire, key, name, args) => {
+  const listeners = new Set();
+  let call;
+  let timer;
+  let seen;
+  let failures = 0;
+
+  const tell = (listener) => {
+    const { current } = live;
+    if (!current || listener.told === current || !listeners.has(listener)) return;
+    listener.told = current;
+    if (current.error) guard(listener.onError ?? console.error, current.error);
+    else guard(listener.fn, current.value);
+  };
+
+  const set = (text, result) => {
+    failures = result.error ? failures + 1 : 0;
+    if (text === seen) return;
+    seen = text;
+    live.current = result;
+    for (const each of [...listeners]) tell(each);
+  };
+
+  const stale = () => {
+    if (!call.isAnswered) failures++; // the server gave it up
+    const delays = [...listeners].map(({ delay = 250 }) => delay);
+    const delay = wire.isBusy() ? 0 : Math.min(...delays);
+    timer = setTimeout(live.fetch, failures ? Math.min(60_000, 500 * 2 ** failures) : delay);
+  };
+
+  const live = {
+    /** @type {any} */
+    current: undefined,
+    fetch() {
+      clearTimeout(timer);
+      timer = 0;
+      call = wire.begin(name, args, 1, {
+        ok: (text) => set(`=${text}`, { value: parse(text) }),
+        fail: (error) => set(`${error}`, { error }),
+        stale,
+      });
+    },
+    hurry: () => timer && live.fetch(),
+    add(fn, options) {
+      const listener = { ...options, fn };
+      listeners.add(listener);
+      queueMicrotask(() => tell(listener)); // not before the subscriber can end it
+      const stop = () => {
+        off();
+        if (!listeners.delete(listener) || listeners.size) return;
+        clearTimeout(timer);
+        wire.lives.delete(key);
+        wire.cancel(call);
+      };
+      const off = onAbort(options.signal, stop);
+      if (options.signal?.aborted) stop();
+      return stop;
+    },
+  };
+  wire.lives.set(key, live);
+  live.fetch();
+  return live;
+};
+
+/** A stream of the server. */
+const newStream = ({ streams, say }, reference) => {
+  const [host, ...rest] = `${reference}`.split(",");
+  const [id, period, advance, canResume = 1] = rest.map(Number);
+  if (!(id > 0 && period > 0 && advance > 0)) throw new TypeError("The result is no stream.");
+  const items = [];
+  /** @type {any} */
+  let end, ring;
+  let next = 0;
+  let read = 0;
+  let acked = 0;
+
+  const ack = (index, by) => {
+    acked = index;
+    say("$sys.Ack:2", [index, by], id);
+  };
+
+  const isGap = (index) => {
+    if (index <= next) return false;
+    if (canResume) stream.resume();
+    else stream.fail();
+    return true;
+  };
+
+  const stream = {
+    canResume,
+    resume: () => ack(next, host),
+    receive(index, more) {
+      if (isGap(index)) return;
+      items.push(...more.slice(next - index));
+      next = Math.max(next, index + more.length);
+      if (next > read + 2 * advance + period)
+        stream.fail(new RpcError("The stream sends more than it may.", "LimitError"));
+      ring();
+    },
+    end(index, error) {
+      if (!isGap(index) && index === next) stream.fail(error);
+    },
+    fail(error = new RpcError("Peer disconnected.")) {
+      end ??= { error };
+      if (streams.get(id) === stream && streams.delete(id)) say("$sys.AckEnd:1", [host], id);
+      ring?.();
+    },
+    read(signal) {
+      const pull = () => {
+        if (read >= acked + period) ack(read, "00000000-0000-0000-0000-000000000000");
+        if (!items.length) return end;
+        read++;
+        return { value: items.shift() };
+      };
+      return loop(signal, pull, (bell) => {
+        const old = streams.get(id);
+        ring = bell;
+        streams.set(id, stream);
+        old?.fail();
+        stream.resume();
+        return stream.fail;
+      });
+    },
+  };
+  return stream;
+};
+
+const newQuery = (wire, name, args, options) => {
+  const key = JSON.stringify([name, args]);
+  let isTaken = options.compute;
+  let promise;
+  const run = () => {
+    isTaken = true;
+    return (promise ??= wire.run(name, args, options));
+  };
+  // Who calls a method and does not wait for the end means it as well.
+  queueMicrotask(() => isTaken || run());
+  /** @type {Query} */
+  const query = {
+    with(more) {
+      options = { ...options, ...more };
+      return query;
+    },
+    then: (...both) => run().then(...both),
+    catch: (reject) => run().catch(reject),
+    finally: (fn) => run().finally(fn),
+    get current() {
+      return wire.lives.get(key)?.current;
+    },
+    subscribe(fn, more) {
+      isTaken = true;
+      const all = { ...options, ...more };
+      if (all.compute === false) throw new TypeError(`${name} is no compute method.`);
+      return (wire.lives.get(key) ?? newLive(wire, key, name, args)).add(fn, all);
+    },
+    [Symbol.asyncIterator]() {
+      let last;
+      const pull = () => (query.current === last ? undefined : (last = query.current));
+      return loop(options.signal, pull, (ring) => query.subscribe(ring, { onError: ring }));
+    },
+    stream() {
+      isTaken = true;
+      return (async function* () {
+        yield* newStream(wire, await run()).read(options.signal);
+      })();
+    },
+    send() {
+      isTaken = true;
+      wire.say(name, args);
+    },
+  };
+  return query;
+};
+
+const hubs = new Map();
+
+/** @type {typeof import("./afresh.d.ts").connect} */
+export const connect = (url, options) => {
+  const address = new URL(url ?? "/rpc/ws", globalThis.location?.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  return hubs.get(address.href) ?? newHub(address.href, options);
+};
+
+const newHub = (address, options) => {
+  const calls = new Map();
+  const lives = new Map();
+  const streams = new Map();
+  const watchers = new Set();
+  const life = new AbortController();
+  const { guid, clientId } = newIdentity();
+  let socket, server, error, dialing, watching, ticking;
+  let isReady = false;
+  let isFinal = false;
+  let [dialsAt, heardAt, beatAt, ranAt] = [0, 0, 0, 0];
+  let [running, failures, connections, lastId] = [0, 0, 0, 0];
+  let changedAt = Date.now();
+  let dropped = [];
+
+  // ---- the state
+
+  const getState = () => {
+    const isNew = !isFinal && since(changedAt) < (isReady ? 1500 : 3000);
+    const reconnectsIn = Math.max(0, dialsAt - Date.now());
+    let text = isNew ? "Just connected." : "Connected.";
+    if (!isReady) text = isFinal || reconnectsIn >= 1000 ? "Disconnected." : "Reconnecting...";
+    if (!isReady && isNew) text = server ? "Just disconnected, reconnecting..." : "Connecting...";
+    return {
+      kind: /** @type {any} */ (`${isNew ? "just-" : ""}${isReady ? "" : "dis"}connected`),
+      text,
+      isConnected: isReady,
+      likelyConnected: isReady || isNew,
+      reconnectsIn,
+      isFinal,
+      error,
+    };
+  };
+
+  const announce = () => {
+    clearTimeout(ticking);
+    const state = getState();
+    for (const each of [...watchers]) guard(each, state);
+    if (watchers.size && state.kind !== "connected" && !isFinal) ticking = setTimeout(announce, 250);
+  };
+
+  // ---- sockets
+
+  const dial = () => {
+    clearTimeout(dialing);
+    dialsAt = 0;
+    isFinal = false;
+    const url = new URL(address);
+    url.searchParams.set("clientId", clientId);
+    url.searchParams.set("f", "json5np");
+    const mine = (socket = new WebSocket(url));
+    expect(10_000);
+    mine.onopen = () => {
+      expect(10_000);
+      const ids = { RemotePeerId: guid, RemoteApiVersionSet: null, RemoteHubId: guid };
+      const hello = { ...ids, ProtocolVersion: 2, Index: ++connections };
+      mine.send(encode("$sys.Handshake:1", [hello]));
+    };
+    mine.onmessage = ({ data }) => {
+      for (const each of `${data}`.split("\n\x1e"))
+        if (each && mine === socket) guard(receive, each);
+    };
+    mine.onclose = ({ code, reason }) => {
+      lose(`Closed: ${code} ${reason}`);
+      if (code === 4001) stop();
+    };
+    announce();
+  };
+
+  /** Something has to come in time. */
+  const expect = (time) => {
+    clearTimeout(watching);
+    watching = setTimeout(() => lose("No answer."), time);
+  };
+
+  /** The connection is gone, or held for gone. */
+  const lose = (why) => {
+    if (!socket) return;
+    if (isReady) {
+      if (since(changedAt) >= 15_000) failures = 0;
+      changedAt = Date.now();
+    }
+    socket.onopen = socket.onclose = null;
+    socket.close();
+    socket = undefined;
+    isReady = false;
+    clearTimeout(watching);
+    error = new RpcError(why);
+    const delay = Math.min(10_000, 100 * 2 ** (failures++ / 2)) * (0.9 + Math.random() / 5);
+    dialsAt = Date.now() + delay;
+    dialing = setTimeout(dial, delay);
+    for (const each of streams.values()) if (!each.canResume) each.fail();
+    for (const each of calls.values()) if (each.once) calls.delete(each.id);
+    announce();
+  };
+
+  /** It shall not reconnect any more. */
+  const stop = () => {
+    clearTimeout(dialing);
+    dialsAt = 0;
+    isFinal = true;
+    for (const each of [...streams.values(), ...calls.values()]) each.fail(error);
+    for (const each of calls.values()) if (!each.stale) calls.delete(each.id);
+    announce();
+  };
+
+  const reconnect = () => {
+    if (!socket && !life.signal.aborted) dial();
+  };
+
+  const on = (type, fn) => globalThis.addEventListener?.(type, fn, life);
+  for (const type of ["online", "pageshow", "visibilitychange"])
+    on(type, () => {
+      // After a sleep, what was not heard says more than timers do.
+      if (isReady && since(heardAt) > 12_000) lose("Slept.");
+      reconnect();
+    });
+  on("pagehide", () => {
+    // A page with a connection is not kept for when the visitor comes back.
+    lose("Left.");
+    clearTimeout(dialing);
+  });
+
+  // ---- messages
+
+  const say = (name, args, id) => {
+    if (isReady) socket?.send(encode(name, args, id));
+  };
+
+  const beat = () => {
+    beatAt = Date.now();
+    say("$sys.KeepAlive:1", [[...streams.keys()]]);
+  };
+  const beating = setInterval(beat, 10_000);
+
+  const hear = () => {
+    heardAt = Date.now();
+    expect(25_000);
+    // In the background timers come late, messages do not.
+    if (since(beatAt) > 11_000) beat();
+  };
+
+  const post = (call) => {
+    call.isSent = true;
+    socket?.send(call.text);
+  };
+
+  const begin = (name, args, type, handlers) => {
+    const id = ++lastId;
+    const call = { id, text: encode(name, args, id, type), ...handlers };
+    if (isFinal) queueMicrotask(() => call.fail(error));
+    if (!isFinal || call.stale) calls.set(id, call);
+    if (isReady) post(call);
+    return call;
+  };
+
+  const cancel = ({ id, isSent }) => {
+    if (!calls.delete(id) || !isSent) return;
+    if (isReady) say("$sys.Cancel:0", [], id);
+    else dropped.push(id);
+  };
+
+  const receive = (text) => {
+    const end = text.indexOf("\n");
+    const { Method: name, RelatedId: id = 0 } = JSON.parse(text.slice(0, end));
+    const [first, second] = text.slice(end + 1).split("\x1f");
+    const call = calls.get(id);
+    const stream = streams.get(id);
+    if (!isReady) {
+      if (name === "$sys.Handshake:1") welcome(parse(first));
+      else lose("No handshake.");
+    } else if (name === "$sys.KeepAlive:1") hear();
+    else if (name === "$sys.Ok:1" || name === "$sys.Error:1") {
+      if (!call || call.isAnswered) return;
+      call.isAnswered = true;
+      if (!call.stale) calls.delete(id);
+      try {
+        if (name === "$sys.Ok:1") call.ok(first);
+        else call.fail(toError(parse(first)));
+      } catch (failure) {
+        call.fail(failure);
+      }
+    } else if (name === "$sys-c.Invalidate:0") {
+      if (call?.stale && calls.delete(id)) call.stale();
+    } else if (name === "$sys.Disconnect:1") for (const each of parse(first)) streams.get(each)?.fail();
+    else if (name === "$sys.I:2") stream?.receive(parse(first), [parse(second)]);
+    else if (name === "$sys.B:2") stream?.receive(parse(first), parse(second));
+    else if (name === "$sys.End:2") stream?.end(parse(first), toError(parse(second)) ?? null);
+    else if (id && !name.startsWith("$sys"))
+      say("$sys.Error:1", [{ TypeRef: "ActualLab.Rpc.RpcException", Message: `No ${name} here.` }], id);
+  };
+
+  const welcome = (hello) => {
+    const known = server;
+    server = hello.RemotePeerId ?? hello.remotePeerId;
+    const isSame = server === known;
+    isReady = true;
+    error = undefined;
+    changedAt = beatAt = Date.now();
+    hear();
+
+    if (isSame) for (const id of dropped) say("$sys.Cancel:0", [], id);
+    dropped = [];
+    const sent = [...calls.values()].filter((each) => each.isSent);
+    for (const each of calls.values()) if (!each.isSent) post(each);
+    const read = [...streams.values()];
+    if (!isSame) streams.clear();
+    for (const each of read)
+      if (isSame) each.resume();
+      else each.fail();
+
+    /** Of these calls the server knows nothing. */
+    const redo = (ids) => {
+      for (const id of ids) {
+        const call = calls.get(id);
+        if (!call) continue;
+        if (!call.isAnswered && call.resend !== false) post(call);
+        else if (calls.delete(id))
+          if (call.isAnswered) call.stale?.();
+          else call.fail(new RpcError("Disconnected; whether it was done is not known."));
+      }
+    };
+    const all = sent.map((each) => each.id);
+    const ids = (stage) => pack(all.filter((id) => +!!calls.get(id)?.isAnswered === stage));
+    const answer = {
+      once: true,
+      ok: (text) => redo(unpack(parse(text))),
+      fail: () => redo(all),
+    };
+    if (!isSame || !all.length) redo(all);
+    else begin("$sys.Reconnect:3", [hello.Index ?? hello.index, { 0: ids(0), 1: ids(1) }], 0, answer);
+    announce();
+  };
+
+  // ---- calls
+
+  const run = async (name, args, { signal, timeout, resend, compute }) => {
+    let offs = [];
+    if (!compute) {
+      running++;
+      for (const each of lives.values()) each.hurry();
+    }
+    try {
+      signal?.throwIfAborted();
+      return await new Promise((resolve, fail) => {
+        const ok = (text) => resolve(parse(text));
+        const call = begin(name, args, 0, { ok, fail, resend });
+        offs = [signal, timeout ? AbortSignal.timeout(timeout) : undefined].map((each) =>
+          onAbort(each, () => {
+            cancel(call);
+            fail(each?.reason);
+          }),
+        );
+      });
+    } finally {
+      for (const off of offs) off();
+      if (!compute) {
+        running--;
+        ranAt = Date.now();
+      }
+    }
+  };
+
+  const isBusy = () => running > 0 || since(ranAt) < 300;
+  const wire = { lives, streams, isBusy, begin, cancel, say, run };
+
+  /** @type {Hub} */
+  const hub = {
+    get state() {
+      return getState();
+    },
+    onState(fn) {
+      watchers.add(fn);
+      announce();
+      return () => void watchers.delete(fn);
+    },
+    reconnect,
+    close() {
+      life.abort();
+      hubs.delete(address);
+      clearInterval(beating);
+      lose("");
+      error = new RpcError("The hub was closed.");
+      stop();
+    },
+    service: (name, { methods, ...common } = {}) =>
+      new Proxy(/** @type {any} */ ({}), {
+        get(_, method) {
+          if (typeof method === "symbol" || method === "then") return; // it is no promise
+          const all = { ...options, ...common, ...methods?.[method] };
+          return (...args) =>
+            newQuery(wire, `${name}.${method}:${all.arity ?? args.length + 1}`, args, all);
+        },
+      }),
+    call: (service, method, ...args) => hub.service(service)[method](...args),
+    stream: (...call) => hub.call(...call).stream(),
+    open: (reference, signal) => newStream(wire, reference).read(signal),
+    send: (...call) => hub.call(...call).send(),
+  };
+  hubs.set(address, hub);
+  dial();
+  return hub;
+};
+
+// ---- elements
+
+/** What is at `a.b.0`; without path, or at a dot, the value itself. */
+const dig = (value, path) =>
+  (path ?? "").split(".").reduce((part, name) => (name ? part?.[name] : part), value);
+
+export const formats = {};
+
+const rows = new WeakMap();
+
+/** Show a template for each item, after itself; rows of equal items stay, with focus and all. */
+const stamp = (template, value) => {
+  const old = rows.get(template) ?? [];
+  const next = [value ?? []].flat().map((item) => {
+    const text = JSON.stringify(item);
+    const index = old.findIndex((row) => row.text === text);
+    return index < 0 ? { text, nodes: render(template, item) } : old.splice(index, 1)[0];
+  });
+  rows.set(template, next);
+  for (const { nodes } of old) for (const each of nodes) each.remove();
+  let last = template;
+  for (const { nodes } of next)
+    for (const each of nodes) {
+      if (last.nextSibling !== each) last.after(each);
+      last = each;
+    }
+};
+
+/** Values become text, never markup or code. */
+const render = (template, item) => {
+  const fill = (text, name) =>
+    text.replace(/{{\s*([\w.]+)\s*\|?\s*(\w*)\s*}}/g, (_, path, format) => {
+      if (/^(on|x-|v-|hx-on|[@:]|srcdoc|SCRIPT|STYLE)/.test(name))
+        throw new Error(`{{${path}}} in ${name} would be run.`);
+      let value = dig(item, path);
+      if (format) value = formats[format](value);
+      if (name === "args") return JSON.stringify(value);
+      return name === "style" ? `${value}`.replace(/[^\w.%# -]/g, "") : (value ?? "");
+    });
+  const content = template.content.cloneNode(true);
+  const walker = document.createTreeWalker(content, 5);
+  /** @type {any[]} */
+  const nodes = [];
+  while (walker.nextNode()) nodes.push(walker.currentNode);
+  for (const each of nodes) {
+    if (each.data) each.data = fill(each.data, each.parentNode.nodeName);
+    for (const { name, value } of each.attributes ?? []) {
+      const text = fill(value, name);
+      if (text !== value) each.setAttribute(name, text);
+      if (/^javascript:/i.test(text.replace(/[\0- ]/g, ""))) each.removeAttribute(name);
+    }
+    if (each.content && each.hasAttribute("each")) {
+      stamp(each, dig(item, each.getAttribute("each")));
+      each.remove();
+    }
+  }
+  return [...content.childNodes];
+};
+
+const define = (name, follow, ...attributes) => {
+  if (!globalThis.customElements || customElements.get(name)) return;
+  const type = class extends HTMLElement {
+    static observedAttributes = attributes;
+    isDue = false;
+    stop = () => {};
+
+    connectedCallback() {
+      if (this.isDue) return;
+      this.isDue = true;
+      // Attributes change one by one, and who moves leaves and comes.
+      queueMicrotask(() => {
+        this.isDue = false;
+        const { stop } = this;
+        const url = this.closest("[afresh-url]")?.getAttribute("afresh-url") ?? undefined;
+        this.stop = this.isConnected ? follow(this, connect(url)) : () => {};
+        stop();
+      });
+    }
+    disconnectedCallback() {
+      this.connectedCallback();
+    }
+    attributeChangedCallback() {
+      this.connectedCallback();
+    }
+  };
+  customElements.define(name, type);
+};
+
+const followValue = (element, hub) => {
+  const [service, method, args, path] = VALUE.map((name) => element.getAttribute(name) ?? "");
+  const show = (value) => {
+    const all = [...element.querySelectorAll("template")];
+    const own = all.filter((each) => each.closest("afresh-value") === element);
+    for (const each of own) stamp(each, dig(value, each.getAttribute("each")));
+    element.toggleAttribute("empty", value == null || value.length === 0);
+    if (!own.length) element.textContent = typeof value === "object" ? JSON.stringify(value) : value;
+  };
+  const note = (detail) => {
+    element.toggleAttribute("error", !!detail.error);
+    if (!detail.error) show(dig(detail.value, path));
+    element.dispatchEvent(new CustomEvent("afresh:update", { bubbles: true, detail }));
+  };
+  return hub
+    .service(service, { ...element.dataset })
+    [method](...(parse(args) ?? []))
+    .subscribe((value) => note({ value }), { onError: (error) => note({ error }) });
+};
+
+const followStatus = (element, hub) => {
+  const add = (name) => element.appendChild(document.createElement(name));
+  element.textContent = "";
+  const text = add("span");
+  const left = add("small");
+  const button = add("button");
+  text.role = "status";
+  button.textContent = "Reconnect";
+  button.onclick = hub.reconnect;
+  return hub.onState((state) => {
+    const seconds = Math.ceil(state.reconnectsIn / 1000);
+    element.setAttribute("kind", state.kind);
+    if (text.textContent !== state.text) text.textContent = state.text;
+    left.textContent = seconds > 1 ? ` in ${seconds} s ` : " ";
+    button.hidden = state.kind !== "disconnected";
+  });
+};
+
+const VALUE = ["service", "method", "args", "path"];
+define("afresh-value", followValue, ...VALUE);
+define("afresh-status", followStatus);
