@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-__all__ = ["Outcome", "is_collecting", "record_lookup", "start"]
+__all__ = ["Operation", "Outcome", "is_collecting", "record_lookup", "record_stale_value", "start"]
 
 Outcome = Literal["hit", "miss", "error", "cancel"]
+Operation = Literal["connection_check", "active_call"]
 
 _instruments: _Instruments | None = None
 _is_started = False
@@ -44,11 +45,26 @@ def record_lookup(seconds: float, outcome: Outcome) -> None:
         _instruments.record_lookup(seconds, outcome)
 
 
+def record_stale_value(operation: Operation) -> None:
+    """Count one result that is known to be out of date, and was served for want of a connection.
+
+    Args:
+        operation: what showed that there is none: a look, or a call that was cut short.
+    """
+    if _instruments is not None:
+        _instruments.stale_values.add(1, {"operation": operation})
+
+
 class _Instruments:
     def __init__(self, meter: Any) -> None:
         prefix = "remote_computed.cache"
         self._requests = meter.create_counter(
             f"{prefix}.request.count", unit="{request}", description="Look-ups in the cache."
+        )
+        self.stale_values = meter.create_counter(
+            f"{prefix}.stale_value.count",
+            unit="{value}",
+            description="Out-of-date results served for want of a connection.",
         )
         self._durations = meter.create_histogram(
             f"{prefix}.lookup.duration", unit="ms", description="Duration of a look-up."
