@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from afresh.errors import RpcError
 from afresh.graph._kernel import invalidate
 from afresh.primitives.tasks import start_background
 
@@ -114,6 +115,8 @@ class Guess:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        except RpcError as error:
+            call.fail(error)
         self._task = None
         node = self._node() if self._node is not None else None
         if node is None or not node.is_consistent:

@@ -432,9 +432,13 @@ class Peer:
         """End the connection, and all calls and streams, for good; a second call does nothing."""
         if self.is_closed:
             return
-        self.is_closed = True
         error = error or PeerClosedError(f"{self!r} was closed.")
-        self.flush()
+        self.is_closed = True
+        if self.link is not None:
+            for call in self.outbound.values():
+                if call.is_sent:  # the other side would keep it for a while, in case of a return
+                    self.send_system("$sys.Cancel:0", call.id, b"")
+            self.flush()
         if self.link is not None:
             self.link.close(error)
         if self._release_timer is not None:
