@@ -27,9 +27,7 @@ def test_a_client_id_is_the_peer_id_in_url_safe_base_64(vector: dict[str, Any]) 
     "vector", vectors("reconnect-proof.json"), ids=lambda vector: vector["counter"]
 )
 def test_a_proof_is_the_keyed_hash_of_id_and_counter(vector: dict[str, Any]) -> None:
-    assert (
-        proof_of(vector["secret"], vector["clientId"], vector["counter"]) == vector["proof"]
-    )
+    assert proof_of(vector["secret"], vector["clientId"], vector["counter"]) == vector["proof"]
 
 
 def test_secrets_are_32_random_bytes_each_time() -> None:

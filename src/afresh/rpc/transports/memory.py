@@ -169,10 +169,12 @@ class MemoryConnection(ReceivingConnection):
         """
         self._outgoing._clear()
         self._lose_soon(error or ConnectionClosedError())
-        self._note_closed()
 
     def _shut_down(self, code: int, reason: str) -> None:
         self._outgoing._send((code, reason))
+
+    def _tell_lost(self, error: Exception | None) -> None:
+        super()._tell_lost(error)
         self._note_closed()
 
     def _take(self, item: bytes | tuple[int, str]) -> None:
@@ -180,7 +182,6 @@ class MemoryConnection(ReceivingConnection):
             return
         if isinstance(item, tuple):
             self._lose(ConnectionClosedError(*item))
-            self._note_closed()
         elif len(item) > self.max_frame_size:
             self._refuse(CLOSE_TOO_BIG, "frame too big")
         else:

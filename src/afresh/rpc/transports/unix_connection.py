@@ -148,4 +148,7 @@ class SocketConnection(ReceivingConnection, asyncio.Protocol):
     def _shut_down(self, code: int, reason: str) -> None:
         self._timer = current_clock().call_later(CLOSE_TIMEOUT, self._transport.abort)
         if not self._transport.is_closing():
+            # Only the other side closes the socket: with something unread in it, closing it here
+            # could take the notice back.
             self._transport.write(notice(code, reason))
+            self._transport.write_eof()

@@ -192,6 +192,8 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
             self._is_deaf = True
             self._lose(ConnectionClosedError(protocol.close_sent.code, protocol.close_sent.reason))
             self._limit_closing()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
         return not self._is_deaf
 
     def _receive_fragment(self, frame: Frame) -> None:
