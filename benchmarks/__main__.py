@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.conductor import ROOT, BenchmarkError, Plan, run
+from benchmarks.rpc import cases
 from benchmarks.workloads import MEMORY, TIMED
 
-WORKLOADS = (*TIMED, MEMORY)
+WORKLOADS = (*TIMED, MEMORY, *cases.WORKLOADS)
 RESULTS = ROOT / "benchmarks" / "results.json"
 
 
@@ -86,6 +87,7 @@ def main() -> int:
         pythons=tuple(str(Path(path).absolute()) for path in chosen.python or [sys.executable]),
         rounds=5 if chosen.quick else 11,
         generations=1 if chosen.quick else 3,
+        rpc_rounds=2 if chosen.quick else 9,
         quick=chosen.quick,
     )
     try:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rpc import cases
+from benchmarks.rpc import conductor as rpc
+from benchmarks.rpc.cores import available_cores
 from benchmarks.sampling import pin_to_one_core
 from benchmarks.workloads import MEMORY, TIMED
 
@@ -28,10 +31,11 @@ class Plan:
     """What to measure, and how long.
 
     Arguments:
-        workloads: names out of ``workloads.TIMED`` and ``"memory"``.
+        workloads: names out of ``workloads.TIMED``, ``"memory"``, and ``rpc.cases.WORKLOADS``.
         pythons: paths of interpreters; each needs afresh (and the peers) installed.
         rounds: samples of each case that one process takes.
         generations: how often the processes are started anew.
+        rpc_rounds: samples of each case of RPC, whose processes are started once.
         quick: shorter loops, and no measurement of a million nodes.
     """
 
@@ -39,6 +43,7 @@ class Plan:
     pythons: tuple[str, ...] = (sys.executable,)
     rounds: int = 11
     generations: int = 3
+    rpc_rounds: int = 9
     quick: bool = False
 
 
@@ -179,11 +184,31 @@ def _weigh(plan: Plan, variant: Variant, say: Callable[[str], None]) -> dict[str
     return result
 
 
+def _call(
+    plan: Plan, variant: Variant, result: Measured, cores: list[int], say: Callable[[str], None]
+) -> None:
+    try:
+        rpc.measure(
+            plan.workloads,
+            variant.start,
+            cores,
+            plan.rpc_rounds,
+            plan.quick,
+            result.add,
+            lambda words: say(f"{result.name}: {words}"),
+        )
+        if cases.CONNECTIONS in plan.workloads:
+            result.memory |= rpc.weigh(variant.start, cores, plan.quick, say)
+    except RuntimeError as error:
+        raise BenchmarkError(str(error)) from error
+
+
 def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measured]:
     """Carry the plan out; ``say`` is told what is being done.
 
     The compiled twin of an interpreter without the extension is left out, and that is printed.
     """
+    cores = available_cores()
     pin_to_one_core()
     twins = (True,) if pure_only else (False, True)
     variants = []
@@ -196,4 +221,6 @@ def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measure
     if MEMORY in plan.workloads:
         for variant, result in zip(variants, measured, strict=True):
             result.memory = _weigh(plan, variant, say)
+    for variant, result in zip(variants, measured, strict=True):
+        _call(plan, variant, result, cores, say)
     return measured

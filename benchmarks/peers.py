@@ -8,11 +8,24 @@ turn it off; both are measured, and the bounds speak of the default.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module, metadata
 from typing import Any
 
 PACKAGES = ("async-lru", "aiocache", "cashews", "observ")
-"""Distribution names of the peers."""
+"""Distribution names of the peers of the graph."""
+
+RPC_PACKAGES = (
+    "grpcio",
+    "python-socketio",
+    "fastapi",
+    "aiohttp",
+    "sse-starlette",
+    "starlette",
+    "uvicorn",
+    "websockets",
+)
+"""Distribution names of the peers of RPC, and of what they run on."""
 
 
 def installed() -> dict[str, str]:
@@ -24,6 +37,15 @@ def installed() -> dict[str, str]:
             found[package] = metadata.version(package)
         except ImportError:
             continue
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The version of everything that afresh is compared with, as far as it is there."""
+    found = installed()
+    for package in RPC_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.conductor import Measured, Plan
 from benchmarks.rows import ROWS, Judged, Row, judge
+from benchmarks.rpc.rows import RPC_ROWS
 
 VERDICT = {True: "ok", False: "MISSED", None: ""}
 
@@ -17,7 +18,7 @@ VERDICT = {True: "ok", False: "MISSED", None: ""}
 def rows_of(workloads: Iterable[str]) -> list[Row]:
     """The rows whose workload was run."""
     chosen = set(workloads)
-    return [row for row in ROWS if row.workload in chosen]
+    return [row for row in (*ROWS, *RPC_ROWS) if row.workload in chosen]
 
 
 def number(value: float | None) -> str:

@@ -70,7 +70,7 @@ def main() -> None:
         "implementation": platform.python_implementation(),
         "twin": twin(),
         "core": core,
-        "peers": peers.installed(),
+        "peers": peers.versions(),
     }
     print(json.dumps(about), flush=True)
     with asyncio.Runner() as runner:

@@ -72,7 +72,7 @@ async def bytes_an_edge(nodes: int = 20_000, sources: int = 10) -> dict[str, flo
     }
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory, after asking the C library to give free pages back; 0 where
     that is not known.
     """
@@ -98,12 +98,12 @@ async def dropped(nodes: int = 1_000_000) -> dict[str, float]:
         service = Weightless()
         for key in range(FIRST_KEY, FIRST_KEY + count):
             await service.get(key)
-        return _resident()
+        return resident()
 
     await fill(nodes // 10)
-    start_resident, start_blocks = _resident(), sys.getallocatedblocks()
+    start_resident, start_blocks = resident(), sys.getallocatedblocks()
     peak = await fill(nodes)
-    end_resident, end_blocks = _resident(), sys.getallocatedblocks()
+    end_resident, end_blocks = resident(), sys.getallocatedblocks()
     result = {"blocks left, %": 100 * (end_blocks - start_blocks) / start_blocks}
     if start_resident:
         result["resident left, %"] = 100 * (end_resident - start_resident) / start_resident
