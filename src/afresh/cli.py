@@ -97,9 +97,7 @@ def _services_at(source: str, naming: NamingPolicy) -> Iterable[ServiceDefinitio
 def _found_at(source: str) -> Any:
     module_name, _, path = source.partition(":")
     if not module_name or not path:
-        raise _CommandError(
-            f"{source!r} says no place: write module:name, shop.app:app for example."
-        )
+        raise _CommandError(f"{source!r} is no place: write module:name, shop.app:app for example.")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` finds modules: from where it is called
     try:

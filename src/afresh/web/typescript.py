@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import NODEFAULT
 from msgspec import inspect as describing
 
+from afresh.errors import DefinitionError
 from afresh.remote.kind import COMPUTE
 from afresh.rpc.contracts import NO_DEFAULT, MethodDefinition, ServiceDefinition
 from afresh.rpc.streams import RpcStream
@@ -78,11 +79,20 @@ _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 
 
 def typescript_of(services: Iterable[ServiceDefinition]) -> str:
-    """Return the text of a TypeScript definition file for pages that call these services."""
-    definitions = _Definitions()
+    """Return the text of a TypeScript definition file for pages that call these services.
+
+    Raises:
+        DefinitionError: values of a type can't travel, or two services have one name.
+    """
+    module = files(__package__).joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
+    definitions = _Definitions(set(_EXPORTED.findall(module + _GENERAL)))
     faces = [definitions.face_of(service) for service in services]
+    names = [name for name, _, _ in faces]
+    for name in names:
+        if names.count(name) > 1:
+            raise DefinitionError(f"There are two services called {name!r}; a page has one.")
     parts = [
-        files(__package__).joinpath("static", "afresh.d.ts").read_text(encoding="utf-8"),
+        module,
         _GENERAL,
         *definitions.records(),
         *(text for _, _, text in faces),
@@ -93,11 +103,14 @@ def typescript_of(services: Iterable[ServiceDefinition]) -> str:
 
 
 class _Definitions:
-    """What records and services are called, and what they look like."""
+    """What records and services are called, and what they look like.
 
-    def __init__(self) -> None:
-        own = files(__package__).joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
-        self._taken = _GLOBAL | set(_EXPORTED.findall(own + _GENERAL))
+    Args:
+        taken: names that are not free.
+    """
+
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = _GLOBAL | taken
         self._names: dict[Any, str] = {}
         self._infos: dict[Any, Any] = {}
         self._directions: dict[Any, set[str]] = {}
@@ -107,10 +120,7 @@ class _Definitions:
     def face_of(self, service: ServiceDefinition) -> tuple[str, str, str]:
         """Return the wire name of a service, the name of its interface, and the interface."""
         methods = list(service.methods.values())
-        types = [
-            ([self._type_of(each, "sent") for each in method.types], self._result_of(method))
-            for method in methods
-        ]
+        types = list(map(self._types_of, methods))
         contract = service.contract
         name = self._new_name(contract.__name__, contract.__module__)
         lines = [
@@ -119,6 +129,16 @@ class _Definitions:
         ]
         text = _documentation(_words_of(contract)) + _block(name, lines)
         return service.wire_name, name, text
+
+    def _types_of(self, method: MethodDefinition) -> tuple[list[str], str]:
+        try:
+            sent = [self._type_of(each, "sent") for each in method.types]
+            return sent, self._result_of(method)
+        except TypeError as error:
+            raise DefinitionError(
+                f"{method.service.contract.__qualname__}.{method.name} takes or gives what can't "
+                f"travel: {error}"
+            ) from error
 
     def _result_of(self, method: MethodDefinition) -> str:
         result = method.result_type
@@ -233,7 +253,7 @@ class _Definitions:
     def _may_be_missing(self, info: Any, field: describing.Field) -> bool:
         if field.required:
             return False
-        if isinstance(info, describing.TypedDictType) or field.default is UNSET:
+        if field.default is NODEFAULT and field.default_factory is NODEFAULT:
             return True
         plain = typing.get_origin(info.cls) or info.cls
         configuration = getattr(plain, "__struct_config__", None)
