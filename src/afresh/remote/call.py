@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from afresh.graph import causes
 from afresh.graph._kernel import invalidate
 from afresh.rpc.outbound import Headers, OutboundCall, OutboundMethod
 
@@ -106,7 +104,7 @@ class ComputeCall(OutboundCall):
         try:
             value = self.method.decode(self.peer, arguments)
         except Exception as error:
-            self.cancel_there()
+            self.let_go()
             self.fail(error)
             return
         self._note_answer()
@@ -176,26 +174,15 @@ class ComputeCall(OutboundCall):
         """Whether the result is what the other side has; as far as is known."""
         return self.is_answered
 
-    def cancel(self) -> None:
-        self.cancel_there()
-        self.future.cancel()
-
-    def cancel_there(self) -> None:
-        """Nobody listens any more: forget the call, and tell the other side."""
-        if self.peer.outbound.get(self.id) is self:
-            self._finish()
-            if self.is_sent:
-                self.peer.send_system("$sys.Cancel:0", self.id, b"")
-
     is_weak = True
     """As a handler it does not keep the result."""
 
     def __call__(self, node: Computed[Any]) -> None:
         """The result went stale on this side."""
-        self.cancel_there()
+        self.let_go()
 
     def _note_collected(self, reference: object) -> None:
         if threading.get_ident() == self._thread:
-            self.cancel_there()
+            self.let_go()
         elif not self.peer.loop.is_closed():
-            self.peer.loop.call_soon_threadsafe(self.cancel_there)
+            self.peer.loop.call_soon_threadsafe(self.let_go)

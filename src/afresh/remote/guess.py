@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from afresh.graph.computed import Computed
     from afresh.rpc.peer import ConnectionState
 
-    from .table import RemoteTable
+    from .table import RemoteTable, Source
 
 __all__ = ["Guess"]
 
@@ -39,6 +39,7 @@ class Guess:
 
     Args:
         table: the results it belongs to.
+        source: whom to ask, and what.
         arguments: of the call that will confirm it.
         entry: what the cache had.
         is_outdated: the cache is known to be behind; nothing is asked, and the result is stale as
@@ -50,6 +51,7 @@ class Guess:
         "_entry",
         "_is_outdated",
         "_node",
+        "_source",
         "_stop",
         "_table",
         "_task",
@@ -60,9 +62,16 @@ class Guess:
     """Set when this result, or one that came after it, is confirmed."""
 
     def __init__(
-        self, table: RemoteTable, arguments: bytes, entry: CacheEntry, *, is_outdated: bool = False
+        self,
+        table: RemoteTable,
+        source: Source,
+        arguments: bytes,
+        entry: CacheEntry,
+        *,
+        is_outdated: bool = False,
     ) -> None:
         self._table = table
+        self._source = source
         self._arguments = arguments
         self._entry = entry
         self._is_outdated = is_outdated
@@ -79,7 +88,7 @@ class Guess:
         self.confirmed = self._table.confirmation(node.key)
         self._node = weakref.ref(node, self)
         if self._is_outdated:
-            peer = self._table.peer
+            peer = self._source.peer
             if peer.is_connected:
                 invalidate(node, CONNECTED, True)
                 return
@@ -108,9 +117,10 @@ class Guess:
     async def _ask(self, key: Any) -> None:
         table = self._table
         entry = self._entry
-        call = ComputeCall(table.peer, table.method, self._arguments, entry.key, entry)
+        peer, method = self._source
+        call = ComputeCall(peer, method, self._arguments, entry.key, entry)
         try:
-            table.peer.start(call)
+            peer.start(call)
             await asyncio.wait((call.future,))
         except asyncio.CancelledError:
             call.cancel()
@@ -120,7 +130,7 @@ class Guess:
         self._task = None
         node = self._node() if self._node is not None else None
         if node is None or not node.is_consistent:
-            call.cancel_there()
+            call.let_go()
         elif call.future.cancelled() or not call.is_answered:
             invalidate(node, "it could not be confirmed", True)
         elif call.is_match:

@@ -9,11 +9,12 @@ from afresh.graph._kernel import Method
 from afresh.rpc.contracts import SURVIVE_PEER_CHANGE, WAIT_FOR_CONNECTION, CallKind
 from afresh.rpc.kinds import CallSupport
 from afresh.rpc.outbound import OutboundMethod
+from afresh.rpc.routes import Routes
 
 from .cache import RemoteCache
 from .call import ComputeCall
 from .subscription import ServedComputeMethod
-from .table import RemoteTable
+from .table import RemoteTable, RoutedTable, Source
 
 if TYPE_CHECKING:
     from afresh.rpc.contracts import MethodDefinition
@@ -64,10 +65,13 @@ class ComputeCalls(CallSupport):
     ) -> ServedMethod:
         return ServedComputeMethod(definition, implementation, format, hub.records)
 
-    def attach(self, service: Any, definition: MethodDefinition, peer: Peer) -> None:
-        method = OutboundMethod(definition, peer.format, peer.hub.records, self.kind.id)
+    def attach(self, service: Any, definition: MethodDefinition, to: Peer | Routes) -> None:
         declared = getattr(type(service), definition.name).definition
-        table = RemoteTable(declared, service, method, peer, self.cache)
+        if isinstance(to, Routes):
+            table = RoutedTable(declared, service, definition, to, self.cache)
+        else:
+            method = OutboundMethod(definition, to.format, to.hub.records, self.kind.id)
+            table = RemoteTable(declared, service, Source(to, method), self.cache)
         declared.put_table(service, table)
 
 

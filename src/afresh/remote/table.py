@@ -8,14 +8,17 @@ process is served from it at once, and confirmed behind the caller's back.
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from afresh.graph._context import current
+from afresh.graph._kernel import invalidate
 from afresh.graph.definition import Definition
 from afresh.graph.synchronizer import Synchronization
 from afresh.graph.table import Table
 from afresh.rpc.outbound import OutboundMethod
+from afresh.rpc.routes import Routes
+from afresh.rpc.routing import Route, local_execution, reroute
 
 from .cache import CacheEntry, CacheKey, RemoteCache, metrics
 from .call import ComputeCall
@@ -23,14 +26,22 @@ from .guess import Guess
 
 if TYPE_CHECKING:
     from afresh.graph.computed import Computed
+    from afresh.rpc.contracts import MethodDefinition
     from afresh.rpc.peer import Peer
 
-__all__ = ["RemoteTable"]
-
-_log = logging.getLogger("afresh.remote")
+__all__ = ["RemoteTable", "RoutedTable", "Source"]
 
 _MOST_OUTDATED = 65_536
 """For how many results it is remembered that the cache's version is known to be out of date."""
+
+
+class Source(NamedTuple):
+    """Where a result comes from."""
+
+    peer: Peer
+    """Whom to call."""
+    method: OutboundMethod
+    """What to call there."""
 
 
 class RemoteTable(Table):
@@ -39,19 +50,17 @@ class RemoteTable(Table):
     Args:
         definition: the compute method of the contract.
         instance: the remote service.
-        method: how to call it.
-        peer: whom to call.
+        source: where the results come from; None where that differs from call to call.
         cache: what keeps results beyond the life of the process.
     """
 
-    __slots__ = ("_outdated", "_unconfirmed", "cache", "fetched", "method", "peer")
+    __slots__ = ("_outdated", "_source", "_unconfirmed", "cache", "fetched")
 
     def __init__(
         self,
         definition: Definition,
         instance: Any,
-        method: OutboundMethod,
-        peer: Peer,
+        source: Source | None,
         cache: RemoteCache | None,
     ) -> None:
         # When results expire is up to the other side, which tells.
@@ -62,45 +71,49 @@ class RemoteTable(Table):
             equals=None,
         )
         super().__init__(definition, instance, options)
-        self.body = self._fetch
+        self.body = self._compute
         self.is_observed = True
-        self.method: OutboundMethod = method
-        self.peer: Peer = peer
         self.cache: RemoteCache | None = cache
         self.fetched: dict[Any, ComputeCall] = {}
         """Answers that were fetched behind the back of a result, for the next one to begin with."""
+        self._source = source
         self._outdated: dict[Any, None] = {}
         self._unconfirmed: dict[Any, asyncio.Event] = {}
 
     # -- computing
 
-    async def _fetch(self, *args: Any) -> Any:
-        node: Computed[Any] = current.get()
+    async def _compute(self, *args: Any) -> Any:
+        assert self._source is not None
+        return await self._fetch(self._source, current.get(), args)
+
+    async def _fetch(self, source: Source, node: Any, args: tuple[Any, ...]) -> Any:
+        peer, method = source
         fetched = self.fetched.pop(node.key, None)
-        if fetched is not None:
+        if fetched is not None and fetched.peer is peer:
             return await self._result(node, fetched)
-        arguments = self.method.encode(self.peer, args)
+        arguments = method.encode(peer, args)
         if self.cache is None:
-            return await self._call(node, ComputeCall(self.peer, self.method, arguments))
-        key = CacheKey(self.method.name, arguments, self.peer.format.key)
-        known = await self.cache.get_value(key, lambda data: self.method.decode(self.peer, data))
+            return await self._call(node, ComputeCall(peer, method, arguments))
+        key = CacheKey(method.name, arguments, peer.format.key)
+        known = await self.cache.get_value(key, lambda data: method.decode(peer, data))
         if known is None:
-            return await self._call(node, ComputeCall(self.peer, self.method, arguments, key))
+            return await self._call(node, ComputeCall(peer, method, arguments, key))
         entry, value = known
         if node.key not in self._outdated:
-            node._with_extra().origin = Guess(self, arguments, entry)
+            node._with_extra().origin = Guess(self, source, arguments, entry)
             return value
-        if not self.peer.is_connected:
+        if not peer.is_connected:
             metrics.record_stale_value("connection_check")
-        elif await self._answer_or_disconnect(node, arguments, entry):
-            return await self._result(node, node._with_extra().origin)
         else:
+            call = ComputeCall(peer, method, arguments, key, entry)
+            if await self._answer_or_disconnect(call):
+                return await self._result(node, call)
             metrics.record_stale_value("active_call")
-        node._with_extra().origin = Guess(self, arguments, entry, is_outdated=True)
+        node._with_extra().origin = Guess(self, source, arguments, entry, is_outdated=True)
         return value
 
     async def _call(self, node: Computed[Any], call: ComputeCall) -> Any:
-        self.peer.start(call)
+        call.peer.start(call)
         return await self._result(node, call)
 
     async def _result(self, node: Computed[Any], call: ComputeCall) -> Any:
@@ -118,16 +131,14 @@ class RemoteTable(Table):
         self.remember(call)
         return value
 
-    async def _answer_or_disconnect(
-        self, node: Computed[Any], arguments: bytes, entry: CacheEntry
-    ) -> bool:
+    async def _answer_or_disconnect(self, call: ComputeCall) -> bool:
         """Make a call; false if the connection was lost before its answer came."""
-        call = ComputeCall(self.peer, self.method, arguments, entry.key, entry)
-        lost: asyncio.Future[None] = self.peer.loop.create_future()
-        stop = self.peer.on_connection_change(
+        peer = call.peer
+        lost: asyncio.Future[None] = peer.loop.create_future()
+        stop = peer.on_connection_change(
             lambda state: None if state.is_connected or lost.done() else lost.set_result(None)
         )
-        self.peer.start(call)
+        peer.start(call)
         try:
             await asyncio.wait((call.future, lost), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -136,7 +147,6 @@ class RemoteTable(Table):
         finally:
             stop()
         if call.future.done():
-            node._with_extra().origin = call
             return True
         call.cancel()
         return False
@@ -191,3 +201,65 @@ class RemoteTable(Table):
         event = self._unconfirmed.pop(key, None)
         if event is not None:
             event.set()
+
+
+class RoutedTable(RemoteTable):
+    """The results of one compute method of a service whose calls go to several peers, this process
+    perhaps among them.
+
+    Args:
+        definition: the compute method of the contract.
+        instance: the routed service.
+        method: the same method, as it is called.
+        routes: say where each call goes.
+        cache: what keeps results beyond the life of the process.
+    """
+
+    __slots__ = ("_local", "_method", "_routes")
+
+    def __init__(
+        self,
+        definition: Definition,
+        instance: Any,
+        method: MethodDefinition,
+        routes: Routes,
+        cache: RemoteCache | None,
+    ) -> None:
+        super().__init__(definition, instance, None, cache)
+        self._method = method
+        self._routes = routes
+        self._local = None if routes.local is None else method.of(routes.local)
+
+    async def _compute(self, *args: Any) -> Any:
+        node: Any = current.get()
+        routes = self._routes
+        return await reroute(
+            routes.router,
+            self._method,
+            args,
+            lambda route: self._along(route, node, args),
+            delays=routes.delays,
+        )
+
+    async def _along(self, route: Route | None, node: Any, args: tuple[Any, ...]) -> Any:
+        routes = self._routes
+        if route is not None and route.is_local:
+            if self._local is None:
+                raise routes.not_local(self._method)
+            async with local_execution(route, routes.mode(self._method)):
+                value = await self._local(*args)
+        else:
+            peer = routes.peer_at(route)
+            source = Source(peer, routes.method(self._method, peer, self._method.kind.id))
+            value = await self._fetch(source, node, args)
+        if route is not None and not route.is_static:
+            reference = weakref.ref(node)
+            stop = route.on_changed(lambda _: _invalidate(reference))
+            weakref.finalize(node, stop).atexit = False
+        return value
+
+
+def _invalidate(reference: weakref.ref[Computed[Any]]) -> None:
+    node = reference()
+    if node is not None:
+        invalidate(node, "its route has changed", True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from afresh.errors import (
-    CallTimeoutError,
     ConnectionClosedError,
     DisconnectedError,
     PeerClosedError,
@@ -22,7 +20,7 @@ from .handshake import Handshake
 from .link import Link
 from .peer import ConnectionState, Peer
 from .proof import ProofMaker, client_id_of
-from .transports.connection import CLOSE_UNKNOWN_FORMAT, ConnectRequest, Connector
+from .transports.connection import CLOSE_UNKNOWN_FORMAT, Connector, ConnectRequest
 
 if TYPE_CHECKING:
     from .formats import Format

@@ -75,7 +75,9 @@ class Handshake:
         value = format.codec((Any,)).decode_one(arguments)
         try:
             if isinstance(value, dict):
-                members: dict[str, Any] = {str(name).casefold(): member for name, member in value.items()}
+                members: dict[str, Any] = {
+                    str(name).casefold(): member for name, member in value.items()
+                }
                 fields: list[Any] = [members.get(name.casefold()) for name in _NAMES]
             else:
                 fields = [*value[:6], None][:6]

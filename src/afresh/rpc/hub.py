@@ -6,11 +6,10 @@ import asyncio
 import contextvars
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from afresh.errors import DefinitionError, PeerClosedError, RejectedError, UnknownFormatError
-from afresh.primitives.tasks import start_background
 
 from .addresses import connector_for
 from .client_peer import ClientPeer
@@ -23,6 +22,9 @@ from .limits import Limits
 from .middleware import Middleware
 from .naming import DOTNET, PYTHON, NamingPolicy
 from .peer import Peer
+from .proxy import service_of
+from .routes import Routes
+from .routing import Router
 from .server_peer import ServerPeer
 from .transports.connection import ConnectionDetails, Connector, Receiver
 
@@ -188,6 +190,32 @@ class RpcHub:
             found = ClientPeer(self, url, get_format(format), connector or connector_for(url))
             self._clients[url] = found
         return found
+
+    def service(
+        self,
+        contract: type[T],
+        router: Router,
+        *,
+        default: str | None = None,
+        local: T | None = None,
+        format: str = "msgpack6c",
+        name: str | None = None,
+    ) -> T:
+        """Return an object of this contract that asks for each call where it goes.
+
+        Args:
+            contract: a class with annotated methods.
+            router: takes the method and the arguments, returns a `Target`, or None for `default`.
+            default: the address of calls for which the router has no answer.
+            local: what runs the calls whose target is this process.
+            format: how messages are written.
+            name: what the service is called on the wire, where it is not what the class says.
+
+        Raises:
+            DefinitionError: the class can't be a contract; says why.
+        """
+        routes = Routes(self, router, default=default, local=local, format=format)
+        return service_of(contract, name, self, routes)  # type: ignore[no-any-return]
 
     def accept(
         self,

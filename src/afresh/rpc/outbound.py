@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from afresh.errors import CallTimeoutError, LimitError
+from afresh.errors import CallTimeoutError, LimitError, RerouteError
 from afresh.primitives.clock import Timer, current_clock
 
 from .contracts import MethodDefinition, Timeouts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .exceptions import ExceptionInfo
     from .formats import Codec, Format, RecordNaming, Writer
     from .peer import Peer
+    from .routing import Route
 
 __all__ = ["OutboundCall", "OutboundMethod"]
 
@@ -38,7 +39,16 @@ class OutboundMethod:
         call_type: which kind of call to make of it.
     """
 
-    __slots__ = ("arguments", "call_type", "definition", "flags", "name", "result", "timeouts", "write")
+    __slots__ = (
+        "arguments",
+        "call_type",
+        "definition",
+        "flags",
+        "name",
+        "result",
+        "timeouts",
+        "write",
+    )
 
     arguments: Codec
     result: Codec
@@ -105,6 +115,7 @@ class OutboundCall:
 
     __slots__ = (
         "_timer",
+        "_unfollow",
         "arguments",
         "future",
         "headers",
@@ -130,6 +141,7 @@ class OutboundCall:
         self.is_sent: bool = False
         """Whether the other side may know of it, from this connection or an earlier one."""
         self._timer: Timer | None = None
+        self._unfollow: Callable[[], None] | None = None
 
     @property
     def stage(self) -> int:
@@ -175,9 +187,7 @@ class OutboundCall:
 
     def matched(self) -> None:
         """The result is the one whose hash was sent along."""
-        self.fail(
-            LookupError(f"{self.method.name}: a match for a result nobody has.")
-        )
+        self.fail(LookupError(f"{self.method.name}: a match for a result nobody has."))
 
     def resumed(self, is_known: bool) -> None:
         """After a reconnection to the same peer: whether that still knows the call."""
@@ -199,11 +209,24 @@ class OutboundCall:
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: forget the call, and tell the other side."""
+        self.let_go()
+        self.future.cancel()
+
+    def let_go(self) -> None:
+        """Forget the call, and tell the other side."""
         if self.peer.outbound.get(self.id) is self:
             self._finish()
             if self.is_sent:
                 self.peer.send_system("$sys.Cancel:0", self.id, b"")
-        self.future.cancel()
+
+    def follow(self, route: Route) -> None:
+        """End the call with `RerouteError` when the route that led to the peer changes."""
+        if not route.is_static:
+            self._unfollow = route.on_changed(self._reroute)
+
+    def _reroute(self, route: Route) -> None:
+        self.let_go()
+        self.fail(RerouteError(f"{route!r} has changed; ask the router again."))
 
     # -- time
 
@@ -218,22 +241,21 @@ class OutboundCall:
             self._timer.cancel()
             self._timer = None
         if seconds < math.inf:
-            self._timer = current_clock().call_later(
-                seconds, lambda: self._time_out(seconds, what)
-            )
+            self._timer = current_clock().call_later(seconds, lambda: self._time_out(seconds, what))
 
     def _time_out(self, seconds: float, what: str) -> None:
         name = self.method.name
-        error = CallTimeoutError(f"{name} {what} within {seconds:g} s.")
-        if self.peer.outbound.get(self.id) is self and self.is_sent:
-            self.peer.send_system("$sys.Cancel:0", self.id, b"")
-        self.fail(error)
+        self.let_go()
+        self.fail(CallTimeoutError(f"{name} {what} within {seconds:g} s."))
 
     def _finish(self) -> None:
         self.peer.outbound.pop(self.id, None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
 
     def __repr__(self) -> str:
         state = "done" if self.future.done() else "sent" if self.is_sent else "waiting"

@@ -37,7 +37,7 @@ from .contracts import (
 from .exceptions import endpoint_not_found, invalid_call_type
 from .handshake import HANDSHAKE, Handshake
 from .inbound import InboundCall, ServedMethod
-from .outbound import Headers, OutboundCall
+from .outbound import OutboundCall
 from .proxy import service_of
 from .streams.table import StreamTable
 from .system import SystemCalls
@@ -225,8 +225,7 @@ class Peer:
         link = self.link
         if link is None and not call.method.flags & WAIT_FOR_CONNECTION:
             raise DisconnectedError(
-                f"There is no connection, and {call.method.name} does not wait "
-                "for one."
+                f"There is no connection, and {call.method.name} does not wait for one."
             )
         id = self._next_id
         self._next_id = id + 1

@@ -12,36 +12,39 @@ from .contracts import ServiceDefinition
 if TYPE_CHECKING:
     from .hub import RpcHub
     from .peer import Peer
+    from .routes import Routes
 
 __all__ = ["service_of"]
 
 
-def service_of(contract: type, name: str | None, hub: RpcHub, peer: Peer) -> Any:
-    """Return an object of `contract` that calls `peer`.
+def service_of(contract: type, name: str | None, hub: RpcHub, to: Peer | Routes) -> Any:
+    """Return an object of `contract` that calls a peer, or what is found for each call.
 
     Raises:
         DefinitionError: the class can't be a contract; says why.
     """
     definition = hub.describe(contract, name)
-    service = proxy_class(contract)(definition, peer)
+    service = proxy_class(contract)(definition, to)
     for method in definition.methods.values():
-        hub.support_of(method.kind).attach(service, method, peer)
+        hub.support_of(method.kind).attach(service, method, to)
     return service
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def proxy_class(contract: type) -> Any:
     """Return the class of remote objects of `contract`: a subclass that makes nothing of its own.
 
     Its constructor is not the contract's, which would set up what only the real service needs.
     """
 
-    def __init__(self: Any, definition: ServiceDefinition, peer: Peer) -> None:  # noqa: N807
-        self._remote = definition, peer
+    def __init__(  # noqa: N807
+        self: Any, definition: ServiceDefinition, to: Peer | Routes
+    ) -> None:
+        self._remote = definition, to
 
     def __repr__(self: Any) -> str:  # noqa: N807
-        definition, peer = self._remote
-        return f"<remote {definition.wire_name} at {peer!r}>"
+        definition, to = self._remote
+        return f"<remote {definition.wire_name} at {to!r}>"
 
     cls: Any = type(contract)(
         contract.__name__,

@@ -16,7 +16,7 @@ from .transports.connection import CLOSE_GOING_AWAY, ConnectionDetails
 if TYPE_CHECKING:
     from .formats import Format
     from .hub import RpcHub
-    
+
 __all__ = ["ServerPeer"]
 
 
