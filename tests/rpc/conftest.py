@@ -6,7 +6,6 @@ import pytest
 
 from afresh.primitives.clock import use_clock
 from afresh.testing import FakeClock
-
 from tests.rpc.pair import Pair
 
 

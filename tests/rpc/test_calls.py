@@ -19,9 +19,7 @@ from afresh.errors import (
 from afresh.rpc.contracts import NoWait, Timeouts, rpc_method
 from afresh.rpc.limits import Limits
 from afresh.rpc.peer import current_peer
-
 from afresh.testing import FakeClock
-
 from tests.rpc.pair import Pair, until
 
 

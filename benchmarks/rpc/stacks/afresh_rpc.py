@@ -108,5 +108,5 @@ class Crowd(crowd.Crowd):
 
     async def _follow(self, client: Connected) -> None:
         computed = await client.service(Values).latest.capture()
-        async for fresh in computed.changes():
+        async for fresh in computed.changes(delayer=0):
             self.tell(fresh.value)

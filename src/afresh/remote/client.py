@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from afresh.rpc.client_peer import ClientPeer
 from afresh.rpc.exceptions import ExceptionPolicy
@@ -67,7 +67,7 @@ class Client:
             self.peer.wanted()
         return self.peer
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         _ = self._peer
         return self
 

@@ -68,7 +68,7 @@ class ComputeCalls(CallSupport):
     def attach(self, service: Any, definition: MethodDefinition, to: Peer | Routes) -> None:
         declared = getattr(type(service), definition.name).definition
         if isinstance(to, Routes):
-            table = RoutedTable(declared, service, definition, to, self.cache)
+            table: RemoteTable = RoutedTable(declared, service, definition, to, self.cache)
         else:
             method = OutboundMethod(definition, to.format, to.hub.records, self.kind.id)
             table = RemoteTable(declared, service, Source(to, method), self.cache)

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from afresh.errors import DefinitionError, PeerClosedError, RejectedError, UnknownFormatError
 
@@ -299,7 +299,7 @@ class RpcHub:
         self._is_flush_due = False
         self.dispatcher = Dispatcher(self)
 
-    async def __aenter__(self) -> RpcHub:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

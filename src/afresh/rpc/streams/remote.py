@@ -153,7 +153,6 @@ class RemoteStream(Generic[T]):
         """Stop reading, and tell the owner so."""
         self._items.clear()
         if not self._is_over:
-            self._has_begun = True
             self._finish(None)
 
     def dropped(self) -> None:

@@ -1,4 +1,17 @@
-/** What `afresh.js` offers to TypeScript, and to editors. All times are in milliseconds. */
+/**
+ * What `afresh.js` offers: calls, live values and streams of an afresh server, for any web page.
+ *
+ *     import { connect } from "/afresh/afresh.js"
+ *     const orders = connect().service("Orders")
+ *     await orders.place("u1")                                // one call
+ *     const stop = orders.for_user("u1").subscribe(render)    // now, and whenever it changed
+ *     for await (const list of orders.for_user("u1")) { … }   // the same as a loop
+ *
+ *     <afresh-value service="Orders" method="for_user" args='["u1"]'></afresh-value>
+ *     <afresh-status></afresh-status>
+ *
+ * All times are in milliseconds.
+ */
 
 /** Options of a call, of all calls of a method, a service, or a hub; the nearest count. */
 export interface Options {

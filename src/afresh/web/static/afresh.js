@@ -1,15 +1,7 @@
 // @ts-check
 /**
- * afresh for any web page: calls, live values and streams of an afresh server, over one WebSocket.
- *
- *     import { connect } from "/afresh/afresh.js"
- *     const orders = connect().service("Orders")
- *     await orders.place("u1")
- *     orders.for_user("u1").subscribe(render)
- *     <afresh-value service="Orders" method="for_user" args='["u1"]'></afresh-value>
- *
- * What it offers: `afresh.d.ts`. What it leaves to the TypeScript client: MessagePack, values
- * computed on the page, streams to the server.
+ * Calls, live values and streams of an afresh server, over one WebSocket; `afresh.d.ts` tells how.
+ * Not here: MessagePack, streams to the server, values computed on the page.
  */
 
 /** @import { Hub, Query } from "./afresh.d.ts" */
@@ -21,9 +13,12 @@ export class RpcError extends Error {
   }
 }
 
+/** Some peers write `RemotePeerId`, some `remotePeerId`. */
+const pick = (record, name) => record?.[name] ?? record?.[name[0].toLowerCase() + name.slice(1)];
+
 const toError = (info) => {
-  const type = info?.TypeRef ?? info?.typeRef;
-  const text = info?.Message ?? info?.message;
+  const type = pick(info, "TypeRef");
+  const text = pick(info, "Message");
   return type || text ? new RpcError(text, `${type}`.split(",")[0]) : undefined;
 };
 
@@ -41,7 +36,7 @@ const pack = (ids) => {
   let last = 0;
   for (const id of ids) {
     let rest = id - last;
-    for (; rest > 127; rest = Math.floor(rest / 128)) bytes += String.fromCharCode((rest % 128) + 128);
+    for (; rest > 127; rest >>= 7) bytes += String.fromCharCode((rest & 127) | 128);
     bytes += String.fromCharCode(rest);
     last = id;
   }
@@ -51,19 +46,19 @@ const pack = (ids) => {
 const unpack = (packed) => {
   const ids = [];
   let id = 0;
-  let scale = 1;
+  let shift = 0;
   for (const each of atob(packed)) {
     const byte = each.charCodeAt(0);
-    id += (byte & 127) * scale;
-    scale *= 128;
+    id += (byte & 127) << shift;
+    shift += 7;
     if (byte > 127) continue;
     ids.push(id);
-    scale = 1;
+    shift = 0;
   }
   return ids;
 };
 
-/** A GUID, and how URLs write it. `crypto.randomUUID` is missing on plain http. */
+/** A GUID, and as URLs have it; `crypto.randomUUID` is missing on plain http. */
 const newIdentity = () => {
   const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
   const hex = bytes.map((each) => each.toString(16).padStart(2, "0")).join("");
@@ -78,7 +73,7 @@ const newIdentity = () => {
 /** Right also when the clock was set back. */
 const since = (time) => Math.abs(Date.now() - time);
 
-/** What functions of the page throw must not stop the rest. */
+/** Errors of the page's functions must not stop the rest. */
 const guard = (fn, value) => {
   try {
     fn(value);
@@ -92,7 +87,7 @@ const onAbort = (signal, fn) => {
   return () => signal?.removeEventListener("abort", fn);
 };
 
-/** What `pull` finds, then and when the bell that `start` gets was rung; neither value nor error ends it. */
+/** What `pull` finds, whenever the function that `start` gets is called; `{}` is the end. */
 async function* loop(signal, pull, start) {
   let wake;
   const ring = () => wake?.();
@@ -249,7 +244,7 @@ const newQuery = (wire, name, args, options) => {
     isTaken = true;
     return (promise ??= wire.run(name, args, options));
   };
-  // Who calls a method and does not wait for the end means it as well.
+  // A call that nobody waits for is made as well.
   queueMicrotask(() => isTaken || run());
   /** @type {Query} */
   const query = {
@@ -372,7 +367,6 @@ const newHub = (address, options) => {
     watching = setTimeout(() => lose("No answer."), time);
   };
 
-  /** The connection is gone, or held for gone. */
   const lose = (why) => {
     if (!socket) return;
     if (isReady) {
@@ -393,7 +387,7 @@ const newHub = (address, options) => {
     announce();
   };
 
-  /** It shall not reconnect any more. */
+  /** Not to reconnect any more. */
   const stop = () => {
     clearTimeout(dialing);
     dialsAt = 0;
@@ -407,18 +401,15 @@ const newHub = (address, options) => {
     if (!socket && !life.signal.aborted) dial();
   };
 
-  const on = (type, fn) => globalThis.addEventListener?.(type, fn, life);
-  for (const type of ["online", "pageshow", "visibilitychange"])
-    on(type, () => {
-      // After a sleep, what was not heard says more than timers do.
-      if (isReady && since(heardAt) > 12_000) lose("Slept.");
-      reconnect();
-    });
-  on("pagehide", () => {
-    // A page with a connection is not kept for when the visitor comes back.
-    lose("Left.");
-    clearTimeout(dialing);
-  });
+  for (const type of ["online", "pageshow", "visibilitychange", "pagehide"]) {
+    const isLeft = type === "pagehide"; // pages with a connection are not kept for the way back
+    const note = () => {
+      if (isLeft || (isReady && since(heardAt) > 12_000)) lose("The page slept.");
+      if (isLeft) clearTimeout(dialing);
+      else if (!isFinal) reconnect();
+    };
+    globalThis.addEventListener?.(type, note, life);
+  }
 
   // ---- messages
 
@@ -435,7 +426,7 @@ const newHub = (address, options) => {
   const hear = () => {
     heardAt = Date.now();
     expect(25_000);
-    // In the background timers come late, messages do not.
+    // In the background timers are late, messages are not.
     if (since(beatAt) > 11_000) beat();
   };
 
@@ -465,17 +456,18 @@ const newHub = (address, options) => {
     const [first, second] = text.slice(end + 1).split("\x1f");
     const call = calls.get(id);
     const stream = streams.get(id);
+    const isOk = name === "$sys.Ok:1";
     if (!isReady) {
       if (name === "$sys.Handshake:1") welcome(parse(first));
       else lose("No handshake.");
     } else if (name === "$sys.KeepAlive:1") hear();
-    else if (name === "$sys.Ok:1" || name === "$sys.Error:1") {
+    else if (isOk || name === "$sys.Error:1") {
       if (!call || call.isAnswered) return;
       call.isAnswered = true;
       if (!call.stale) calls.delete(id);
       try {
-        if (name === "$sys.Ok:1") call.ok(first);
-        else call.fail(toError(parse(first)));
+        if (isOk) call.ok(first);
+        else call.fail(toError(parse(first)) ?? new RpcError());
       } catch (failure) {
         call.fail(failure);
       }
@@ -486,12 +478,12 @@ const newHub = (address, options) => {
     else if (name === "$sys.B:2") stream?.receive(parse(first), parse(second));
     else if (name === "$sys.End:2") stream?.end(parse(first), toError(parse(second)) ?? null);
     else if (id && !name.startsWith("$sys"))
-      say("$sys.Error:1", [{ TypeRef: "ActualLab.Rpc.RpcException", Message: `No ${name} here.` }], id);
+      say("$sys.Error:1", [{ TypeRef: "RpcException", Message: `No ${name} here.` }], id);
   };
 
   const welcome = (hello) => {
     const known = server;
-    server = hello.RemotePeerId ?? hello.remotePeerId;
+    server = pick(hello, "RemotePeerId");
     const isSame = server === known;
     isReady = true;
     error = undefined;
@@ -508,15 +500,14 @@ const newHub = (address, options) => {
       if (isSame) each.resume();
       else each.fail();
 
-    /** Of these calls the server knows nothing. */
+    /** The server knows nothing of these calls. */
     const redo = (ids) => {
       for (const id of ids) {
         const call = calls.get(id);
-        if (!call) continue;
-        if (!call.isAnswered && call.resend !== false) post(call);
+        if (call && !call.isAnswered && call.resend !== false) post(call);
         else if (calls.delete(id))
-          if (call.isAnswered) call.stale?.();
-          else call.fail(new RpcError("Disconnected; whether it was done is not known."));
+          if (call.isAnswered) call.stale();
+          else call.fail(new RpcError("The connection broke; it may be done or not."));
       }
     };
     const all = sent.map((each) => each.id);
@@ -527,32 +518,32 @@ const newHub = (address, options) => {
       fail: () => redo(all),
     };
     if (!isSame || !all.length) redo(all);
-    else begin("$sys.Reconnect:3", [hello.Index ?? hello.index, { 0: ids(0), 1: ids(1) }], 0, answer);
+    else begin("$sys.Reconnect:3", [pick(hello, "Index"), { 0: ids(0), 1: ids(1) }], 0, answer);
     announce();
   };
 
   // ---- calls
 
   const run = async (name, args, { signal, timeout, resend, compute }) => {
-    let offs = [];
+    const limits = [signal, timeout && AbortSignal.timeout(timeout)].filter((each) => each);
+    const limit = AbortSignal.any(limits);
+    let off = () => {};
     if (!compute) {
       running++;
       for (const each of lives.values()) each.hurry();
     }
     try {
-      signal?.throwIfAborted();
+      limit.throwIfAborted();
       return await new Promise((resolve, fail) => {
         const ok = (text) => resolve(parse(text));
         const call = begin(name, args, 0, { ok, fail, resend });
-        offs = [signal, timeout ? AbortSignal.timeout(timeout) : undefined].map((each) =>
-          onAbort(each, () => {
-            cancel(call);
-            fail(each?.reason);
-          }),
-        );
+        off = onAbort(limit, () => {
+          cancel(call);
+          fail(limit.reason);
+        });
       });
     } finally {
-      for (const off of offs) off();
+      off();
       if (!compute) {
         running--;
         ranAt = Date.now();
@@ -603,7 +594,7 @@ const newHub = (address, options) => {
 
 // ---- elements
 
-/** What is at `a.b.0`; without path, or at a dot, the value itself. */
+/** What is at `a.b.0` of a value. */
 const dig = (value, path) =>
   (path ?? "").split(".").reduce((part, name) => (name ? part?.[name] : part), value);
 
@@ -611,7 +602,7 @@ export const formats = {};
 
 const rows = new WeakMap();
 
-/** Show a template for each item, after itself; rows of equal items stay, with focus and all. */
+/** Show a template for each item. Rows of equal items stay as they are. */
 const stamp = (template, value) => {
   const old = rows.get(template) ?? [];
   const next = [value ?? []].flat().map((item) => {
@@ -633,8 +624,8 @@ const stamp = (template, value) => {
 const render = (template, item) => {
   const fill = (text, name) =>
     text.replace(/{{\s*([\w.]+)\s*\|?\s*(\w*)\s*}}/g, (_, path, format) => {
-      if (/^(on|x-|v-|hx-on|[@:]|srcdoc|SCRIPT|STYLE)/.test(name))
-        throw new Error(`{{${path}}} in ${name} would be run.`);
+      if (/^(on|x-|hx-on|[@:]|srcdoc|SCRIPT|STYLE)/.test(name))
+        throw new Error(`A value in ${name} would be run.`);
       let value = dig(item, path);
       if (format) value = formats[format](value);
       if (name === "args") return JSON.stringify(value);
@@ -670,7 +661,7 @@ const define = (name, follow, ...attributes) => {
     connectedCallback() {
       if (this.isDue) return;
       this.isDue = true;
-      // Attributes change one by one, and who moves leaves and comes.
+      // Attributes change one by one, and to move is to leave and to come.
       queueMicrotask(() => {
         this.isDue = false;
         const { stop } = this;
