@@ -117,10 +117,10 @@ class Guess:
     async def _ask(self, key: Any) -> None:
         table = self._table
         entry = self._entry
-        peer, method = self._source
+        peer, method, _ = self._source
         call = ComputeCall(peer, method, self._arguments, entry.key, entry)
         try:
-            peer.start(call)
+            self._source.start(call)
             await asyncio.wait((call.future,))
         except asyncio.CancelledError:
             call.cancel()

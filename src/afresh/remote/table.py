@@ -42,6 +42,14 @@ class Source(NamedTuple):
     """Whom to call."""
     method: OutboundMethod
     """What to call there."""
+    route: Route | None = None
+    """What led there; calls follow it."""
+
+    def start(self, call: ComputeCall) -> None:
+        """Make a call, which ends when the route changes."""
+        self.peer.start(call)
+        if self.route is not None:
+            call.follow(self.route)
 
 
 class RemoteTable(Table):
@@ -87,17 +95,17 @@ class RemoteTable(Table):
         return await self._fetch(self._source, current.get(), args)
 
     async def _fetch(self, source: Source, node: Any, args: tuple[Any, ...]) -> Any:
-        peer, method = source
+        peer, method, _ = source
         fetched = self.fetched.pop(node.key, None)
         if fetched is not None and fetched.peer is peer:
             return await self._result(node, fetched)
         arguments = method.encode(peer, args)
         if self.cache is None:
-            return await self._call(node, ComputeCall(peer, method, arguments))
+            return await self._call(source, node, ComputeCall(peer, method, arguments))
         key = CacheKey(method.name, arguments, peer.format.key)
         known = await self.cache.get_value(key, lambda data: method.decode(peer, data))
         if known is None:
-            return await self._call(node, ComputeCall(peer, method, arguments, key))
+            return await self._call(source, node, ComputeCall(peer, method, arguments, key))
         entry, value = known
         if node.key not in self._outdated:
             node._with_extra().origin = Guess(self, source, arguments, entry)
@@ -106,14 +114,14 @@ class RemoteTable(Table):
             metrics.record_stale_value("connection_check")
         else:
             call = ComputeCall(peer, method, arguments, key, entry)
-            if await self._answer_or_disconnect(call):
+            if await self._answer_or_disconnect(source, call):
                 return await self._result(node, call)
             metrics.record_stale_value("active_call")
         node._with_extra().origin = Guess(self, source, arguments, entry, is_outdated=True)
         return value
 
-    async def _call(self, node: Computed[Any], call: ComputeCall) -> Any:
-        call.peer.start(call)
+    async def _call(self, source: Source, node: Computed[Any], call: ComputeCall) -> Any:
+        source.start(call)
         return await self._result(node, call)
 
     async def _result(self, node: Computed[Any], call: ComputeCall) -> Any:
@@ -131,14 +139,14 @@ class RemoteTable(Table):
         self.remember(call)
         return value
 
-    async def _answer_or_disconnect(self, call: ComputeCall) -> bool:
+    async def _answer_or_disconnect(self, source: Source, call: ComputeCall) -> bool:
         """Make a call; false if the connection was lost before its answer came."""
-        peer = call.peer
+        peer = source.peer
         lost: asyncio.Future[None] = peer.loop.create_future()
         stop = peer.on_connection_change(
             lambda state: None if state.is_connected or lost.done() else lost.set_result(None)
         )
-        peer.start(call)
+        source.start(call)
         try:
             await asyncio.wait((call.future, lost), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -248,18 +256,21 @@ class RoutedTable(RemoteTable):
                 raise routes.not_local(self._method)
             async with local_execution(route, routes.mode(self._method)):
                 value = await self._local(*args)
-        else:
-            peer = routes.peer_at(route)
-            source = Source(peer, routes.method(self._method, peer, self._method.kind.id))
-            value = await self._fetch(source, node, args)
-        if route is not None and not route.is_static:
-            reference = weakref.ref(node)
-            stop = route.on_changed(lambda _: _invalidate(reference))
-            weakref.finalize(node, stop).atexit = False
-        return value
+            if not route.is_static:
+                _go_stale_with(route, node)
+            return value
+        peer = routes.peer_at(route)
+        method = routes.method(self._method, peer, self._method.kind.id)
+        return await self._fetch(Source(peer, method, route), node, args)
 
 
-def _invalidate(reference: weakref.ref[Computed[Any]]) -> None:
-    node = reference()
-    if node is not None:
-        invalidate(node, "its route has changed", True)
+def _go_stale_with(route: Route, node: Computed[Any]) -> None:
+    """Make `node` stale when the route changes, without keeping it in memory until then."""
+
+    def invalidate_node(_: Route) -> None:
+        living = reference()
+        if living is not None:
+            invalidate(living, "its route has changed", True)
+
+    stop = route.on_changed(invalidate_node)
+    reference = weakref.ref(node, lambda _: stop())

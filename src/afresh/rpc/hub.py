@@ -53,6 +53,7 @@ class RpcHub:
         outbound_middleware: put around calls that are made.
         exceptions: which errors travel, and as what.
         kinds: how kinds of calls other than plain ones are made and served.
+        connectors: gives for an address what dials it.
 
     Example:
         ```python
@@ -74,6 +75,7 @@ class RpcHub:
         outbound_middleware: Sequence[Middleware] = (),
         exceptions: ExceptionPolicy | None = None,
         kinds: Sequence[CallSupport] = (),
+        connectors: Callable[[str], Connector] = connector_for,
     ) -> None:
         self.id: uuid.UUID = uuid.uuid4()
         self.naming: NamingPolicy = naming
@@ -90,6 +92,7 @@ class RpcHub:
             name: make for kind in self.kinds for name, make in kind.system_calls.items()
         }
         self.dispatcher: Dispatcher = Dispatcher(self)
+        self._connector_for = connectors
         self.is_closed: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._served: dict[str, tuple[ServiceDefinition, object]] = {}
@@ -187,7 +190,7 @@ class RpcHub:
             raise PeerClosedError("The hub is closed: it makes no more connections.")
         found = self._clients.get(url)
         if found is None:
-            found = ClientPeer(self, url, get_format(format), connector or connector_for(url))
+            found = ClientPeer(self, url, get_format(format), connector or self._connector_for(url))
             self._clients[url] = found
         return found
 
