@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 import pytest
 
-from afresh import ComputeService, compute_method
+from afresh import ComputeService, DefinitionError, compute_method
 from afresh.rpc.contracts import (
     NO_DEFAULT,
     REGULAR,
@@ -368,6 +368,18 @@ async def test_an_implementation_is_called_with_values_by_position():
     service = Implementation()
     assert await method(Arguments).of(service)(1, "x", 1.5, True) == (1, "x", 1.5, True)
     assert method(Arguments, "two").of(service) == service.two
+
+
+@pytest.mark.parametrize("attribute", [None, 5])
+def test_an_implementation_without_the_method_is_refused(attribute: Any):
+    class Implementation:
+        two = attribute
+
+        def __repr__(self) -> str:
+            return "<it>"
+
+    with pytest.raises(DefinitionError, match=r"<it> can't be served as Arguments: .* 'two'"):
+        method(Arguments, "two").of(Implementation())
 
 
 def test_defaults_can_be_values_that_have_no_source_form():

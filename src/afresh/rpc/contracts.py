@@ -256,8 +256,7 @@ class MethodDefinition:
         self.types = signature.types
         self.defaults = signature.defaults
         result = signature.result
-        marks: tuple[object, ...] = getattr(result, "__metadata__", ())
-        self.is_no_wait = _NO_WAIT in marks
+        self.is_no_wait = any(mark is _NO_WAIT for mark in getattr(result, "__metadata__", ()))
         self.result_type = None if self.is_no_wait or result is types.NoneType else result
         self.is_backend = service.is_backend
         self.timeouts = options.get("timeouts") or (
@@ -288,8 +287,17 @@ class MethodDefinition:
         return values
 
     def of(self, implementation: object) -> Callable[..., Awaitable[Any]]:
-        """Return the method of `implementation`, to be called with one value for each parameter."""
-        method: Callable[..., Awaitable[Any]] = getattr(implementation, self.name)
+        """Return the method of `implementation`, to be called with one value for each parameter.
+
+        Raises:
+            DefinitionError: there is no such method.
+        """
+        method: Callable[..., Awaitable[Any]] | None = getattr(implementation, self.name, None)
+        if not callable(method):
+            raise DefinitionError(
+                f"{implementation!r} can't be served as {self.service.contract.__qualname__}: it "
+                f"has no method {self.name!r}."
+            )
         named = self._named_only
         if not named:
             return method
