@@ -1,11 +1,17 @@
 """Errors across the wire: which type arrives, and which texts leave the server."""
 
 import asyncio
+import builtins
+import inspect
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 
 from afresh.errors import (
     AfreshError,
@@ -456,3 +462,39 @@ def test_the_decorator_registers_for_all_hubs(monkeypatch: pytest.MonkeyPatch):
     assert policy.describe(SoldOut("no tea"), "x") == ExceptionInfo("SoldOut", "no tea")
     assert policy.describe(Closed("secret"), "x").type_ref == "Shop.Closed, Shop"
     assert type(policy.restore(ExceptionInfo("Shop.Closed", "x"))) is Closed
+
+
+# -- whatever comes
+
+
+KNOWN = sorted(ExceptionRegistry()._restorers)
+
+
+@given(
+    type_ref=st.sampled_from(KNOWN) | st.text() | st.sampled_from(dir(builtins)),
+    assembly=st.just("") | st.just(", System.Private.CoreLib") | st.text(),
+    message=st.text(),
+)
+def test_whatever_the_other_side_says_makes_an_error_that_was_registered_or_a_remote_one(
+    type_ref: str, assembly: str, message: str
+):
+    registry = ExceptionRegistry()
+    error = registry.restore(ExceptionInfo(type_ref + assembly, message))
+    assert type(error) is RemoteError or type(error) in registry._entries
+    assert not message or message in str(error) or repr(message) in str(error)
+
+
+@given(
+    kind=st.sampled_from(
+        [each for each in vars(builtins).values() if inspect.isclass(each)]
+    ).filter(lambda kind: issubclass(kind, BaseException) and "Group" not in kind.__name__),
+    args=st.lists(st.none() | st.text() | st.integers() | st.binary(), max_size=5),
+)
+def test_whatever_is_raised_can_be_told(kind: type[BaseException], args: list[Any]):
+    try:
+        error = kind(*args)
+    except TypeError:
+        reject()
+    info = ExceptionPolicy(ExceptionRegistry(), expose_messages=True).describe(error, "x")
+    assert info.type_ref
+    assert msgspec.json.decode(msgspec.json.encode(info), type=ExceptionInfo) == info
