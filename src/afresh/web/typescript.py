@@ -84,7 +84,7 @@ def typescript_of(services: Iterable[ServiceDefinition]) -> str:
     Raises:
         DefinitionError: values of a type can't travel, or two services have one name.
     """
-    module = files(__package__).joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
+    module = files("afresh.web").joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
     definitions = _Definitions(set(_EXPORTED.findall(module + _GENERAL)))
     faces = [definitions.face_of(service) for service in services]
     names = [name for name, _, _ in faces]
