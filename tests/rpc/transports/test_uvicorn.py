@@ -1,0 +1,170 @@
+"""What uvicorn's short cut does beyond what plain ASGI can."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from afresh.errors import ConnectionClosedError
+from afresh.rpc.transports import ConnectRequest
+from afresh.rpc.transports.asgi import RpcEndpoint
+from afresh.rpc.transports.uvicorn import Protocol
+from afresh.rpc.transports.websocket import WebSocketConnector
+from afresh.testing import FakeClock
+from tests.rpc.transports.conftest import DIRECT
+from tests.rpc.transports.parties import PATIENCE, Hall, Party, eventually, serving
+
+REQUEST = ConnectRequest("me", "msgpack6c")
+
+
+async def test_frames_are_handed_over_without_the_application_taking_part() -> None:
+    hall = Hall(lambda: Party(echoes=True))
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def received() -> Any:
+            messages.append(await receive())
+            return messages[-1]
+
+        async def sent(message: Any) -> None:
+            messages.append(message)
+            await send(message)
+
+        await RpcEndpoint(hall)(scope, received, sent)
+
+    async with serving(app, DIRECT) as port:
+        client = Party()
+        connection = await WebSocketConnector(f"ws://127.0.0.1:{port}")(client, REQUEST)
+        connection.send(b"x")
+        await client.heard(1)
+        connection.close()
+        await connection.wait_closed()
+    assert [message["type"] for message in messages] == ["websocket.connect", "websocket.accept"]
+
+
+async def test_websockets_of_other_applications_work_as_ever() -> None:
+    async def shout(socket: WebSocket) -> None:
+        await socket.accept(subprotocol="loud")
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await socket.send_text((await socket.receive_text()).upper())
+
+    hall = Hall()
+    app = Starlette(
+        routes=[WebSocketRoute("/shout", shout), WebSocketRoute("/rpc/ws", RpcEndpoint(hall))]
+    )
+    async with serving(app, DIRECT) as port:
+        async with connect(f"ws://127.0.0.1:{port}/shout", subprotocols=["loud"]) as socket:  # type: ignore[list-item]
+            assert socket.subprotocol == "loud"
+            await socket.send("hello")
+            assert await socket.recv() == "HELLO"
+        with pytest.raises(Exception, match="403"):
+            await connect(f"ws://127.0.0.1:{port}/nowhere")
+
+
+async def test_compression_is_declined() -> None:
+    hall = Hall()
+    async with (
+        serving(RpcEndpoint(hall), DIRECT) as port,
+        connect(f"ws://127.0.0.1:{port}?clientId=me", compression="deflate") as socket,
+    ):
+        assert socket.response is not None
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
+        assert socket.protocol.extensions == []
+
+
+async def test_uvicorn_sends_no_pings_of_its_own() -> None:
+    hall = Hall()
+    async with (
+        serving(RpcEndpoint(hall), DIRECT, ws_ping_interval=0.01, ws_ping_timeout=0.01) as port,
+        connect(f"ws://127.0.0.1:{port}?clientId=me", ping_interval=None) as socket,
+    ):
+        await asyncio.sleep(0.1)
+        assert hall.guests[0].errors == []
+        await (await socket.ping())
+
+
+async def test_a_server_that_stops_says_so_to_both_sides() -> None:
+    hall = Hall()
+    client = Party()
+    async with serving(RpcEndpoint(hall), DIRECT) as port:
+        connection = await WebSocketConnector(f"ws://127.0.0.1:{port}")(client, REQUEST)
+    for party in (client, hall.guests[0]):
+        error = await party.lost()
+        assert isinstance(error, ConnectionClosedError)
+        assert error.code == 1012
+    await connection.wait_closed()
+
+
+async def test_a_client_that_never_reads_loses_its_socket(clock: FakeClock) -> None:
+    hall = Hall()
+    protocols: list[Protocol] = []
+
+    class Watched(Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            protocols.append(self)
+
+    async with serving(RpcEndpoint(hall), Watched) as port:  # type: ignore[arg-type]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(
+            b"GET /?clientId=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await eventually(lambda: hall.guests and hall.guests[0]._connection)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection = hall.guests[0].connection
+        while connection.buffered < 1_000_000:
+            connection.send(b"x" * 100_000)
+        connection.close(1008, "too slow")
+        (protocol,) = protocols
+        assert not protocol.transport.is_closing()
+        await clock.advance(2.1)
+        assert protocol.transport.is_closing()
+        async with asyncio.timeout(PATIENCE):
+            await connection.wait_closed()
+        assert protocol.transport.get_write_buffer_size() == 0
+        assert not protocol.connections
+        writer.close()
+        del reader
+
+
+async def test_a_client_that_leaves_during_the_handshake_leaves_nothing_behind() -> None:
+    hall = Hall()
+    gate = asyncio.Event()
+    arrived = asyncio.Event()
+    ended: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def gated() -> Any:
+            message = await receive()
+            arrived.set()
+            await gate.wait()
+            return message
+
+        try:
+            await RpcEndpoint(hall)(scope, gated, send)
+        finally:
+            ended.append(True)
+
+    async with serving(app, DIRECT) as port:
+        dialling = asyncio.ensure_future(connect(f"ws://127.0.0.1:{port}?clientId=me").__aenter__())
+        await arrived.wait()
+        dialling.cancel()
+        with pytest.raises((asyncio.CancelledError, ConnectionClosed)):
+            await dialling
+        await asyncio.sleep(0.05)
+        gate.set()
+        await eventually(lambda: ended)
+    for guest in hall.guests:
+        if guest._connection is not None:
+            await guest.lost()
