@@ -5,11 +5,15 @@ Four formats are built in: `json5np` and `json5` (text, for browsers and people)
 here knows of connections or peers.
 """
 
-from .codec import NO_DEFAULT, Codec
+from .codec import Codec
 from .format import Format, FrameError, Headers, Incoming, Writer
 from .hashes import method_hash, result_hash
 from .naming import RecordNaming
+from .open_types import Open, register_open_type
 from .registry import get_format
+from .shapes import Option, Result, VersionSet
+from .slots import NO_DEFAULT
+from .times import Moment
 
 __all__ = [
     "NO_DEFAULT",
@@ -18,9 +22,15 @@ __all__ = [
     "FrameError",
     "Headers",
     "Incoming",
+    "Moment",
+    "Open",
+    "Option",
     "RecordNaming",
+    "Result",
+    "VersionSet",
     "Writer",
     "get_format",
     "method_hash",
+    "register_open_type",
     "result_hash",
 ]

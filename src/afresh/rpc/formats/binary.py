@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from afresh.errors import FormatError
 
-from .codec import Codec
 from .format import (
     MAX_HEADER_VALUE,
     MAX_METHOD_NAME,
@@ -33,7 +32,6 @@ from .format import (
 )
 from .hashes import method_hash
 from .msgpack_codec import MsgpackCodec
-from .naming import RecordNaming
 from .sequences import BYTES, decode_varuint, encode_varuint
 
 __all__ = ["BinaryFormat", "CompactFormat"]
@@ -51,6 +49,7 @@ class BinaryFormat(Format):
     """Messages that name their methods, with values in MessagePack."""
 
     is_text: ClassVar[bool] = False
+    _codec_class = MsgpackCodec
 
     def method_key(self, name: str) -> Hashable:
         return name.encode()
@@ -102,20 +101,15 @@ class BinaryFormat(Format):
                     )
                 )
         except (FormatError, IndexError, struct.error) as error:
-            return messages, _frame_error(self, messages, error)
+            return messages, _frame_error(self.key, messages, error)
         return messages, None
-
-    def _make_codec(
-        self, types: tuple[Any, ...], naming: RecordNaming, defaults: tuple[Any, ...]
-    ) -> Codec:
-        return MsgpackCodec(types, naming, defaults)
 
 
 class CompactFormat(BinaryFormat):
     """Messages that tell their methods by a hash of the name, with values in MessagePack."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, *, has_markers: bool = True) -> None:
+        super().__init__(key, has_markers=has_markers)
         self._names: dict[Hashable, str] = {}
 
     def method_key(self, name: str) -> Hashable:
@@ -153,7 +147,7 @@ class CompactFormat(BinaryFormat):
                     headers, stop = _read_headers(frame, stop, first & 31)
                 add((first >> 5, related_id, method, frame[start : start + length], headers))
         except (FormatError, IndexError, struct.error) as error:
-            return messages, _frame_error(self, messages, error)
+            return messages, _frame_error(self.key, messages, error)
         return messages, None
 
 
@@ -241,8 +235,6 @@ def _read_headers(
     return tuple(headers), position
 
 
-def _frame_error(format: Format, messages: list[Incoming], error: Exception) -> FrameError:
+def _frame_error(key: str, messages: list[Incoming], error: Exception) -> FrameError:
     reason = str(error) if isinstance(error, FormatError) else "the frame ends within it"
-    return FrameError(
-        f"Message {len(messages) + 1} of a frame in {format.key} can't be read: {reason}"
-    )
+    return FrameError(f"Message {len(messages) + 1} of a frame in {key} can't be read: {reason}")

@@ -13,6 +13,8 @@ from afresh.errors import FormatError
 
 from .codec import Codec
 from .naming import RecordNaming
+from .reading import ValueReader
+from .writing import ValueWriter
 
 __all__ = [
     "MAX_HEADERS",
@@ -71,9 +73,13 @@ class Format(ABC):
     key: str
     """What the format is called where it is chosen."""
 
-    def __init__(self, key: str) -> None:
+    _codec_class: ClassVar[type[Codec]]
+
+    def __init__(self, key: str, *, has_markers: bool = True) -> None:
         self.key = key
+        self._has_markers = has_markers
         self._codecs: dict[Any, Codec] = {}
+        self._values: dict[RecordNaming, tuple[ValueReader, ValueWriter]] = {}
 
     @abstractmethod
     def method_key(self, name: str) -> Hashable:
@@ -125,15 +131,26 @@ class Format(ABC):
             DefinitionError: values of a type can't travel.
         """
         key = tuple(types), naming, tuple(map(id, defaults))
-        found = self._codecs.get(key)
-        if found is None:
-            found = self._codecs[key] = self._make_codec(tuple(types), naming, tuple(defaults))
-        return found
+        try:
+            return self._codecs[key]
+        except KeyError:
+            codec = self._codecs[key] = self._make_codec(key[0], naming, defaults)
+            return codec
+        except TypeError:  # what annotates a type need not be hashable
+            return self._make_codec(key[0], naming, defaults)
 
-    @abstractmethod
     def _make_codec(
-        self, types: tuple[Any, ...], naming: RecordNaming, defaults: tuple[Any, ...]
-    ) -> Codec: ...
+        self, types: tuple[Any, ...], naming: RecordNaming, defaults: Sequence[Any]
+    ) -> Codec:
+        values = self._values.get(naming)
+        if values is None:
+            values = self._values[naming] = (
+                ValueReader(naming, is_text=self.is_text),
+                ValueWriter(naming, is_text=self.is_text),
+            )
+        # Between Python peers, tags of open types are members of the values everywhere.
+        has_markers = self._has_markers and naming is RecordNaming.DOTNET
+        return self._codec_class(types, defaults, *values, has_markers=has_markers)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"

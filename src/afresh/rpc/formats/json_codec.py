@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from afresh.errors import AfreshError, FormatError
+from afresh.errors import FormatError
 
-from .codec import NO_DEFAULT, Codec
-from .naming import RecordNaming
-from .values import has_streams, read_hook, write_hook
+from .codec import Codec, Part
+from .slots import NULL
 
 __all__ = ["JsonCodec"]
+
+SEPARATOR = b"\x1f"
+MARKER = b"/* @="
+MARKER_END = b" */"
+
+# Numbers with a fraction stay exact until it is clear whether a Decimal or a float is wanted.
+_decode_any = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class JsonCodec(Codec):
@@ -21,76 +28,64 @@ class JsonCodec(Codec):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        types: tuple[Any, ...],
-        naming: RecordNaming,
-        defaults: tuple[Any, ...],
-        *,
-        has_markers: bool,
-    ) -> None:
-        self.types = types
-        self.has_streams = has_streams(types)
-        encode = msgspec.json.Encoder(enc_hook=write_hook(is_text=True)).encode
-        decoders = [msgspec.json.Decoder(type, dec_hook=read_hook).decode for type in types]
-        decode_all = (
-            msgspec.json.Decoder(tuple[types], dec_hook=read_hook).decode if types else None
-        )  # type: ignore[valid-type]
-        defaults = defaults or (NO_DEFAULT,) * len(types)
+    language = "JSON"
 
-        def encode_one(value: Any) -> bytes:
-            try:
-                return encode(value)
-            except AfreshError:
-                raise
-            except Exception as error:
-                raise FormatError(f"A value can't be written: {error}") from error
+    def _encoder(self, hook: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+        return msgspec.json.Encoder(enc_hook=hook, decimal_format="number").encode
 
-        def encode_values(values: Sequence[Any]) -> bytes:
-            try:
-                return b"\x1f".join([encode(value) for value in values])
-            except AfreshError:
-                raise
-            except Exception as error:
-                raise FormatError(f"A value can't be written: {error}") from error
+    def _decoder(self, annotation: Any, hook: Callable[[Any, Any], Any]) -> Callable[[bytes], Any]:
+        return msgspec.json.Decoder(annotation, dec_hook=hook).decode
 
-        def decode_values(section: bytes) -> Sequence[Any]:
-            if decode_all is None:
-                return ()
+    def _plain_encode(self) -> Callable[[Sequence[Any]], bytes]:
+        encode = self._encode
+
+        def encode_all(values: Sequence[Any]) -> bytes:
             try:
-                return decode_all(b"[%b]" % section.replace(b"\x1f", b","))
+                return SEPARATOR.join([encode(value) for value in values])
             except Exception:
-                return read_each(section)
+                return self._write(values)
 
-        def read_each(section: bytes) -> Sequence[Any]:
-            texts = section.split(b"\x1f")
-            values = []
-            for index, (type, decode, default) in enumerate(
-                zip(types, decoders, defaults, strict=True)
-            ):
-                text = texts[index] if index < len(texts) else b""
-                try:
-                    if text:
-                        values.append(decode(text))
-                    elif default is not NO_DEFAULT:
-                        values.append(default)
-                    else:
-                        values.append(decode(b"null"))
-                except AfreshError:
-                    raise
-                except Exception as error:
-                    raise FormatError(f"A value can't be read: {error}") from error
-            return values
+        return encode_all
 
-        def decode_one(section: bytes) -> Any:
-            if types[0] is None:
-                return None
+    def _plain_decode(self, hook: Callable[[Any, Any], Any]) -> Callable[[bytes], Sequence[Any]]:
+        if not self.types:
+            return lambda section: ()
+        decode = self._decoder(tuple[self.types], hook)  # type: ignore[name-defined]
+        read = self._read
+
+        def decode_all(section: bytes) -> Sequence[Any]:
             try:
-                return decoders[0](section)
+                # Inside values the separator is escaped.
+                values: Sequence[Any] = decode(b"[%b]" % section.replace(SEPARATOR, b","))
+                return values
             except Exception:
-                return read_each(section)[0]
+                return read(section)
 
-        self.encode = encode_values
-        self.decode = decode_values
-        self.encode_one = encode_one if types != (None,) else lambda value: b"{}"
-        self.decode_one = decode_one
+        return decode_all
+
+    def _nothing(self) -> bytes:
+        return b"{}"  # .NET peers refuse null here
+
+    def _join(self, parts: list[bytes]) -> bytes:
+        return SEPARATOR.join(parts)
+
+    def _parts(self, section: bytes) -> list[Part]:
+        return [_part(text) for text in section.split(SEPARATOR, len(self._slots))][
+            : len(self._slots)
+        ]
+
+    def _marker(self, tag: str) -> bytes:
+        return b"%b%b%b" % (MARKER, tag.encode(), MARKER_END)
+
+
+def _part(text: bytes) -> Part:
+    if not text:
+        return None, msgspec.UNSET
+    if not text.startswith(MARKER):
+        return None, _decode_any(text)
+    tag, end, value = text[len(MARKER) :].partition(MARKER_END)
+    if not end:
+        raise FormatError("The comment in front of a value does not end.")
+    if tag == NULL.encode():
+        return NULL, None
+    return tag.decode(), _decode_any(value)

@@ -11,10 +11,10 @@ from .text import TextFormat
 __all__ = ["get_format"]
 
 _formats: dict[str, Format] = {
-    format.key: format
-    for format in (
+    each.key: each
+    for each in (
         TextFormat("json5np", has_markers=False),
-        TextFormat("json5", has_markers=True),
+        TextFormat("json5"),
         BinaryFormat("msgpack6"),
         CompactFormat("msgpack6c"),
     )
@@ -27,9 +27,9 @@ def get_format(key: str) -> Format:
     Raises:
         UnknownFormatError: there is no such format.
     """
-    format = _formats.get(key)
-    if format is None:
+    found = _formats.get(key)
+    if found is None:
         raise UnknownFormatError(
             f"Unsupported RPC serialization format: '{key[:40]}'. There are {', '.join(_formats)}."
         )
-    return format
+    return found

@@ -7,12 +7,11 @@ with US between them. JSON escapes control characters, so none of these occurs i
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .codec import Codec
 from .format import (
     MAX_HEADERS,
     Format,
@@ -25,7 +24,6 @@ from .format import (
     encode_method_name,
 )
 from .json_codec import JsonCodec
-from .naming import RecordNaming
 from .sequences import MAXIMUM
 
 __all__ = ["TextFormat"]
@@ -43,20 +41,14 @@ class Envelope(Struct, rename="pascal", gc=False):
     headers: Annotated[list[str], Meta(max_length=2 * MAX_HEADERS)] | None = None
 
 
-class TextFormat(Format):
-    """Messages and values in JSON.
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
 
-    Args:
-        key: what the format is called.
-        has_markers: whether values of open types are preceded by a comment that tells the type.
-    """
+
+class TextFormat(Format):
+    """Messages and values in JSON."""
 
     is_text: ClassVar[bool] = True
-
-    def __init__(self, key: str, *, has_markers: bool) -> None:
-        super().__init__(key)
-        self._has_markers = has_markers
-        self._decode_envelope = msgspec.json.Decoder(Envelope).decode
+    _codec_class = JsonCodec
 
     def method_key(self, name: str) -> Hashable:
         return name
@@ -90,14 +82,13 @@ class TextFormat(Format):
     def decode(self, frame: bytes) -> tuple[list[Incoming], FrameError | None]:
         messages: list[Incoming] = []
         add = messages.append
-        decode_envelope = self._decode_envelope
         try:
             for text in frame.split(SEPARATOR):
                 if text:
                     head, line_feed, arguments = text.partition(b"\n")
                     if not line_feed:
                         raise ValueError("there is no line feed after the envelope")
-                    envelope = decode_envelope(head)
+                    envelope = _decode_envelope(head)
                     related_id = envelope.related_id
                     if related_id > MAXIMUM:
                         raise ValueError("the related id has more than 64 bits")
@@ -117,11 +108,6 @@ class TextFormat(Format):
                 f"Message {len(messages) + 1} of a frame in {self.key} can't be read: {error}"
             )
         return messages, None
-
-    def _make_codec(
-        self, types: tuple[Any, ...], naming: RecordNaming, defaults: tuple[Any, ...]
-    ) -> Codec:
-        return JsonCodec(types, naming, defaults, has_markers=self._has_markers)
 
 
 def _pairs(flat: list[str]) -> tuple[tuple[str, str], ...]:
