@@ -150,6 +150,7 @@ def test_static_routes_never_change(target: Target) -> None:
             change()
     assert not route.is_changed
     assert told == []
+    assert not route._handlers  # nothing is kept for calls that follow it
     forget()
 
 
@@ -387,8 +388,10 @@ async def test_a_change_cancels_a_constrained_call_and_sends_it_elsewhere() -> N
     assert task.cancelling() == 0
 
 
-async def test_a_change_lets_a_call_with_constrained_entry_run_on() -> None:
-    route = Route(None)
+@pytest.mark.parametrize("has_gate", [False, True])
+async def test_a_change_lets_a_call_with_constrained_entry_run_on(has_gate: bool) -> None:
+    route, gate = gated() if has_gate else (Route(None), asyncio.Event())
+    gate.set()
     async with local_execution(route, ExecutionMode.CONSTRAINED_ENTRY):
         route.mark_changed()
         await a_few_turns()
@@ -577,6 +580,13 @@ def test_shards_of_a_node_with_a_new_address_are_rerouted() -> None:
     ports["a"] = 2
     assert shards.set_nodes("ab") == owned
     assert [shard for shard in range(12) if routes[shard].is_changed] == owned
+
+
+def test_shards_of_a_node_that_took_the_place_of_another_are_rerouted() -> None:
+    shards = ShardTargets(12, ["first life"], peer_url=lambda node: "ws://a")
+    route = shards.target(0).route
+    assert shards.set_nodes(["second life"]) == list(range(12))
+    assert route.is_changed
 
 
 async def test_calls_wait_while_there_are_no_nodes(clock: FakeClock) -> None:

@@ -92,8 +92,6 @@ class local_execution:  # noqa: N801 - used like a function, as asyncio.timeout 
         self._leave(error)
 
     def _follow(self) -> None:
-        if self._route.is_static:
-            return
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("local_execution works in tasks only; start one for the call.")

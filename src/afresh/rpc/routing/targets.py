@@ -83,9 +83,8 @@ class Route:
         if self._is_changed:
             return
         self._is_changed = True
-        handlers, self._handlers = self._handlers, None
-        if handlers is not None:
-            handlers.call(self)
+        if self._handlers is not None:
+            self._handlers.call(self)
 
     def on_changed(self, handler: Callable[[Route], object]) -> Callable[[], None]:
         """Call `handler` with this route when it changes, or now if it has changed already.
