@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from afresh.primitives.clock import use_clock
-from afresh.primitives.handlers import Handlers
 from afresh.primitives.tasks import background_tasks
 from afresh.remote.connection_monitor import ConnectionKind, ConnectionMonitor, ConnectionStatus
-from afresh.rpc.peer import ConnectionState
 from afresh.testing import FakeClock
+from tests.rpc.pair import Pair
 
-
-class Peer:
-    """A peer whose connection comes and goes as a test says."""
-
-    def __init__(self, clock: FakeClock, *, is_connected: bool = True) -> None:
-        self.clock = clock
-        self.handlers: Handlers[ConnectionState] = Handlers(logging.getLogger("test"))
-        self.connection_state = ConnectionState(is_connected, clock.now())
-        self.is_closed = False
-        self.hurries = 0
-
-    def on_connection_change(
-        self, handler: Callable[[ConnectionState], object]
-    ) -> Callable[[], None]:
-        return self.handlers.add(handler)
-
-    def change(self, state: ConnectionState) -> None:
-        self.connection_state = state
-        self.handlers.call(state)
-
-    def connect(self) -> None:
-        self.change(ConnectionState(True, self.clock.now()))
-
-    def disconnect(self, error: Exception | None = None) -> None:
-        self.change(ConnectionState(False, self.clock.now(), None, error))
-
-    def wait(self, delay: float, error: Exception | None = None) -> None:
-        since = self.connection_state.since
-        self.change(ConnectionState(False, since, self.clock.now() + delay, error))
-
-    def try_again(self) -> None:
-        self.change(ConnectionState(False, self.connection_state.since))
-
-    def reconnect_now(self) -> None:
-        self.hurries += 1
-        self.try_again()
-
-    def close(self) -> None:
-        self.is_closed = True
-        self.disconnect(self.connection_state.error)
+from .fake_peer import FakePeer
 
 
 @pytest.fixture
-def clock() -> Iterator[FakeClock]:
-    with use_clock(FakeClock()) as clock:
-        yield clock
+def peer(clock: FakeClock) -> FakePeer:
+    return FakePeer()
 
 
 @pytest.fixture
-def peer(clock: FakeClock) -> Peer:
-    return Peer(clock)
-
-
-@pytest.fixture
-async def monitor(peer: Peer) -> AsyncIterator[ConnectionMonitor]:
+async def monitor(peer: FakePeer) -> AsyncIterator[ConnectionMonitor]:
     async with ConnectionMonitor(peer) as monitor:
         yield monitor
     assert len(peer.handlers) == 0
@@ -88,7 +40,7 @@ async def test_without_a_peer_it_is_always_connected(clock: FakeClock) -> None:
 
 
 async def test_a_connection_goes_through_its_phases(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     """The row of the catalogue, with its moments."""
     kinds: list[tuple[float, ConnectionKind]] = []
@@ -116,7 +68,7 @@ async def test_a_connection_goes_through_its_phases(
 
 
 async def test_the_first_value_is_there_at_once(clock: FakeClock) -> None:
-    connected, disconnected = Peer(clock), Peer(clock, is_connected=False)
+    connected, disconnected = FakePeer(), FakePeer(is_connected=False)
     await clock.advance(100)
     first, second = ConnectionMonitor(connected), ConnectionMonitor(disconnected)
     assert first.value.kind is ConnectionKind.CONNECTED
@@ -163,7 +115,7 @@ def test_the_error_is_told_on_request_while_waiting(error: Exception | None, tex
 
 
 async def test_the_time_to_the_next_attempt_runs_down(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     peer.disconnect(ValueError("cut"))
     peer.wait(1)
@@ -191,7 +143,7 @@ async def test_time_never_runs_below_zero(clock: FakeClock) -> None:
 
 
 async def test_reconnecting_now_is_passed_on_and_shows(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     peer.disconnect()
     peer.wait(60)
@@ -207,7 +159,7 @@ async def test_reconnecting_now_is_passed_on_and_shows(
 
 
 async def test_a_peer_that_is_closed_never_reconnects(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     peer.disconnect(ValueError("the server refuses this client"))
     peer.close()
@@ -220,7 +172,7 @@ async def test_a_peer_that_is_closed_never_reconnects(
 
 
 async def test_it_is_a_state_to_follow(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     async def follow() -> None:
         async for status in monitor:
@@ -239,7 +191,7 @@ async def test_it_is_a_state_to_follow(
 
 
 async def test_a_flapping_connection_always_looks_connected(
-    peer: Peer, monitor: ConnectionMonitor, clock: FakeClock
+    peer: FakePeer, monitor: ConnectionMonitor, clock: FakeClock
 ) -> None:
     for _ in range(20):
         peer.disconnect()
@@ -251,7 +203,7 @@ async def test_a_flapping_connection_always_looks_connected(
 
 
 @pytest.mark.parametrize("how", ["close", "dispose", "drop"])
-async def test_nothing_is_left_behind(peer: Peer, clock: FakeClock, how: str) -> None:
+async def test_nothing_is_left_behind(peer: FakePeer, clock: FakeClock, how: str) -> None:
     monitor = ConnectionMonitor(peer)
     await clock.advance(0.5)
     gone = weakref.ref(monitor)
@@ -266,3 +218,50 @@ async def test_nothing_is_left_behind(peer: Peer, clock: FakeClock, how: str) ->
     peer.disconnect()
     await clock.advance(10)
     assert background_tasks() == frozenset()
+
+
+class TestWithARealPeer:
+    async def test_it_tells_of_a_lost_connection_and_of_the_next(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        await pair.peer.connect()
+        async with ConnectionMonitor(pair.peer) as monitor:
+            await clock.advance(5)
+            assert monitor.text == "Connected."
+            pair.stay_offline()
+            await clock.advance(0.05)
+            assert monitor.text == "Just disconnected, reconnecting..."
+            texts = set()
+            for _ in range(600):
+                await clock.advance(0.1)
+                texts.add(monitor.value.describe(with_error=True))
+            assert texts == {
+                "Just disconnected, reconnecting...",
+                "Reconnecting...",
+                "Disconnected: the network is down.",
+            }
+            while monitor.reconnects_in is None:
+                await clock.advance(0.1)
+            pair.connector.error = None
+            monitor.reconnect_now()
+            await clock.advance(0.05)
+            assert monitor.text == "Just connected."
+
+    async def test_it_starts_before_there_is_a_connection(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        async with ConnectionMonitor(pair.peer) as monitor:
+            await clock.advance(0.5)
+            assert monitor.text == "Just disconnected, reconnecting..."
+            await pair.peer.connect()
+            await clock.advance(2)
+            assert monitor.text == "Connected."
+
+    async def test_it_tells_when_the_peer_is_closed(self, pair: Pair, clock: FakeClock) -> None:
+        await pair.peer.connect()
+        async with ConnectionMonitor(pair.peer) as monitor:
+            await clock.advance(5)
+            pair.peer.close()
+            await clock.advance(5)
+            assert monitor.value.is_final
+            assert monitor.text == "Disconnected."

@@ -20,17 +20,20 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from .actions import act, action_tracker, run_action
+from .connection import ConnectionElement, connection_status
 from .defaults import PageDefaults, page_defaults
 from .element import LiveElement
 from .label import live_badge, live_label
 from .live import LiveBody, keep, live, live_list
 
 __all__ = [
+    "ConnectionElement",
     "LiveBody",
     "LiveElement",
     "PageDefaults",
     "act",
     "action_tracker",
+    "connection_status",
     "keep",
     "live",
     "live_badge",
