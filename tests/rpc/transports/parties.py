@@ -120,7 +120,12 @@ async def serving(app: Any, ws: str = "auto", **options: Any) -> AsyncIterator[i
     try:
         yield listener.getsockname()[1]
     finally:
-        await server.shutdown(sockets=[listener])
+        # What `server.shutdown` does, without the tenth of a second that it sleeps.
+        for each in server.servers:
+            each.close()
+        for connection in tuple(server.server_state.connections):
+            connection.shutdown()
+        await eventually(lambda: not (server.server_state.connections or server.server_state.tasks))
         listener.close()
 
 
@@ -128,4 +133,4 @@ async def eventually(condition: Callable[[], object]) -> None:
     """Wait until something holds that brings no news."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
