@@ -256,6 +256,7 @@ const newQuery = (wire, name, args, options) => {
     catch: (reject) => run().catch(reject),
     finally: (fn) => run().finally(fn),
     get current() {
+      isTaken = true;
       return wire.lives.get(key)?.current;
     },
     subscribe(fn, more) {
@@ -525,25 +526,28 @@ const newHub = (address, options) => {
   // ---- calls
 
   const run = async (name, args, { signal, timeout, resend, compute }) => {
-    const limits = [signal, timeout && AbortSignal.timeout(timeout)].filter((each) => each);
-    const limit = AbortSignal.any(limits);
+    let timer;
     let off = () => {};
     if (!compute) {
       running++;
       for (const each of lives.values()) each.hurry();
     }
     try {
-      limit.throwIfAborted();
+      signal?.throwIfAborted();
       return await new Promise((resolve, fail) => {
         const ok = (text) => resolve(parse(text));
         const call = begin(name, args, 0, { ok, fail, resend });
-        off = onAbort(limit, () => {
+        const give = (up) => {
           cancel(call);
-          fail(limit.reason);
-        });
+          fail(up);
+        };
+        if (timeout < 2 ** 31)
+          timer = setTimeout(give, timeout, new RpcError("No answer in time.", "TimeoutError"));
+        off = onAbort(signal, () => give(signal.reason));
       });
     } finally {
       off();
+      clearTimeout(timer);
       if (!compute) {
         running--;
         ranAt = Date.now();
