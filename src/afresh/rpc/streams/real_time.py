@@ -19,9 +19,10 @@ __all__ = ["RealTimeStream"]
 class RealTimeStream(SharedStream):
     """A stream that the other side may read, with items left out if it is too slow.
 
-    While the window is used up the source is read on. Each item that the stream can go on with
-    takes the place of all that were not sent yet. After a reset, which follows a lost connection,
-    the stream goes on with the next such item, and nothing is sent again.
+    While the window is used up the source is read on. As many items as it holds may wait; what
+    comes then is left out until there is one that the stream can go on with, which takes the place
+    of all that wait. After a reset, which follows a lost connection, the stream goes on with the
+    next such item, and nothing is sent again.
     """
 
     __slots__ = ("_is_skipping",)
@@ -41,15 +42,16 @@ class RealTimeStream(SharedStream):
             if can_skip_to is None or can_skip_to(item):
                 self._is_skipping = False
                 if len(items) >= advance:
-                    del items[max(self._sent - self._first, 0) :]
+                    self._flush()
+                    del items[self._sent - self._first :]
+            elif len(items) >= 2 * advance:
+                self._is_skipping = True
             if not self._is_skipping:
                 items.append(self._encode(item))
                 self._check_last()
                 if is_first:
                     self._flush()
-            if len(items) >= 2 * advance:
-                await self._wait_for_room(2 * advance)
-            elif time.perf_counter() - self._turn_began_at > SLICE:
+            if time.perf_counter() - self._turn_began_at > SLICE:
                 # It does not wait for anything to happen, so there is nothing to miss either.
                 await asyncio.sleep(0)
                 await self._wait_for_room(advance)

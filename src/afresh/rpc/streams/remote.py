@@ -45,8 +45,8 @@ class RemoteStream(Generic[T]):
     __slots__ = (
         "_acked",
         "_error",
-        "_gap",
         "_has_begun",
+        "_has_gap",
         "_is_ack_due",
         "_is_over",
         "_is_stepwise",
@@ -81,7 +81,7 @@ class RemoteStream(Generic[T]):
         self._sizes: deque[tuple[int, int]] = deque()
         self._received = 0
         self._acked = 0
-        self._gap = -1
+        self._has_gap = False
         self._has_begun = False
         self._is_stepwise = False
         self._is_over = False
@@ -118,6 +118,7 @@ class RemoteStream(Generic[T]):
                         yield take()
                 if self._is_over:
                     break
+                self._credit()
                 await self._wait()
         finally:
             self.leave()
@@ -190,21 +191,29 @@ class RemoteStream(Generic[T]):
         credit = self._acked + self._period - self._received + len(self._items)
         if credit > 0:
             return credit
-        # What is read in one turn of the event loop is acknowledged together.
+        self._acknowledge_soon()
+        return self._period
+
+    def _acknowledge_soon(self) -> None:
+        """Acknowledge what is read in this turn of the event loop together."""
         if not self._is_ack_due and not self._is_over and self._loop is not None:
             self._is_ack_due = True
             self._loop.call_soon(self._acknowledge)
-        return self._period
 
     def _acknowledge(self) -> None:
         self._is_ack_due = False
+        if self._is_over:
+            return
         consumed = self._received - len(self._items)
-        if not self._is_over and consumed > self._acked:
+        if self._has_gap:
+            self.reset()
+        elif consumed > self._acked:
             self._acked = consumed
             self.table.send_ack(self, consumed, is_reset=False)
 
     def reset(self) -> None:
         """Ask the owner to go on where this side is, on a new connection or after a gap."""
+        self._has_gap = False
         self._acked = self._received
         self.table.send_ack(self, self._received, is_reset=True)
 
@@ -242,7 +251,6 @@ class RemoteStream(Generic[T]):
             return
         items.extend(batch)
         self._received = end
-        self._gap = -1
         self._sizes.append((end, size))
         self.table.unread += size
         self._forget_sizes(consumed)
@@ -290,9 +298,6 @@ class RemoteStream(Generic[T]):
                     "stream does not allow to ask again."
                 )
             )
-        elif index <= self._gap or self._gap < 0:
-            # Once for all that follow the same gap, and again if what is sent anew has one.
-            self.reset()
-            self._gap = index
         else:
-            self._gap = index
+            self._has_gap = True
+            self._acknowledge_soon()

@@ -40,7 +40,10 @@ SLICE = 0.002
 
 _ITEM = 64
 """What an item counts for beside its own size: so many small ones are a batch, too."""
-_FIRST_BATCH = 4096
+_FIRST_BATCH = 1024
+"""The more a source gives without waiting for anything, the longer batches get, from this on."""
+_FRAMING = 64
+"""More bytes than a message takes beside its items and what separates them."""
 
 _log = logging.getLogger("afresh.rpc")
 
@@ -55,6 +58,7 @@ class SharedStream:
     """
 
     __slots__ = (
+        "_batch",
         "_buffered",
         "_encode",
         "_end",
@@ -83,6 +87,8 @@ class SharedStream:
         self.mentioned_at: float = mentioned_at
         """When the consumer was last heard of."""
         self._encode = self._encoder()
+        # Items that no message can hold are more than a batch, and noticed as that.
+        self._batch = min(BATCH, (table.link.limits.max_arguments - _FRAMING) // 2)
         # Items from _first, which is where the consumer has acknowledged everything before, to the
         # latest one. Those before _sent are under way; the end counts as one more item.
         self._items: list[bytes] = []
@@ -190,7 +196,7 @@ class SharedStream:
         append = items.append
         encode = self._encode
         advance = self.stream.ack_advance
-        budget = room = _FIRST_BATCH
+        budget = room = min(_FIRST_BATCH, self._batch)
         async for item in source:
             data = encode(item)
             append(data)
@@ -222,14 +228,14 @@ class SharedStream:
         if not self._is_turn_marked:
             self._mark_turn()
         self._flush()
-        is_slow = time.perf_counter() - self._turn_began_at > SLICE
+        slices = (time.perf_counter() - self._turn_began_at) / SLICE
         await asyncio.sleep(0)
         if self._buffered > BUFFER:
             await self._wait_for_room(self.stream.ack_advance)
-        return max(budget // 2, _ITEM) if is_slow else min(budget * 2, BATCH)
+        return max(min(int(budget / max(slices, 0.5)), self._batch), _ITEM)
 
     def _check_last(self) -> None:
-        limit = self.table.link.limits.max_arguments - _ITEM
+        limit = self.table.link.limits.max_arguments - _FRAMING
         size = len(self._items[-1])
         if size > limit:
             self._items.pop()
@@ -286,7 +292,7 @@ class SharedStream:
         end = min(first + len(items), first + self.stream.ack_advance)
         while sent < end:
             batch = items[sent - first : min(end, sent + MAX_BATCH) - first]
-            while len(batch) > 1 and sum(map(len, batch)) > 2 * BATCH:
+            while len(batch) > 1 and sum(map(len, batch)) + len(batch) > 2 * self._batch:
                 del batch[len(batch) // 2 :]
             self.table.send_items(self, sent, batch)
             sent += len(batch)
