@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def serving(*options: str) -> Iterator[str]:
-    """Run the server; gives its address. It must have nothing to complain of."""
+    """Run the server; gives its address.
+
+    It must have nothing to complain of but calls of what it does not serve.
+    """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT / "src", ROOT]))}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.interop_server", "--port", "0", *options],
@@ -43,4 +46,4 @@ def serving(*options: str) -> Iterator[str]:
         listener.join()
         process.stdout.close()
         process.stderr.close()
-    assert complaints == []
+    assert not [each for each in complaints if "Endpoint not found" not in each]
