@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import sys
 
-from nicegui import app, ui
-
-from afresh.ui.nicegui import page_defaults
-
-from .data import Database
-from .page import USERS, ShopPage, describe
-from .services import Shop
+from .contracts import USERS
 
 
 def main() -> None:
+    options = arguments().parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        options.run(options)
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="shop",
-        description="A small shop whose pages update themselves. Open it in two windows, "
-        "the second one with ?user=bob, and order something.",
+        prog="python -m examples.shop",
+        description="A small shop whose pages update themselves. Open it in two windows, the "
+        "second one with ?user=bob, and order something. Without a command everything runs in "
+        "one process: the page at /, the same without Python at /plain/, and the server that "
+        "'terminal' connects to.",
     )
+    listening(parser, 8080)
+    storing(parser)
+    browsing(parser)
+    parser.set_defaults(run=everything)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    server = commands.add_parser("server", help="the shop's server, with the plain page at /")
+    listening(server, 8000)
+    storing(server)
+    server.set_defaults(run=only_server)
+
+    page = commands.add_parser("page", help="the Python page, as a client of a server")
+    listening(page, 8080)
+    browsing(page)
+    connecting(page, "ws://127.0.0.1:8000/rpc/ws")
+    page.set_defaults(run=only_page)
+
+    terminal = commands.add_parser("terminal", help="the shop in a terminal, as a client")
+    connecting(terminal, "ws://127.0.0.1:8080/plain/rpc/ws")
+    terminal.add_argument("--user", choices=USERS, default="alice", help="who you are")
+    terminal.set_defaults(run=only_terminal)
+    return parser
+
+
+def listening(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=port, help="port to listen on (%(default)s)")
+
+
+def storing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database",
         metavar="URL",
@@ -28,26 +61,44 @@ def main() -> None:
         help="where the data is kept (%(default)s)",
     )
     parser.add_argument("--reset", action="store_true", help="forget all orders and refill")
+
+
+def browsing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    options = parser.parse_args()
 
-    page_defaults.describe_error = describe
-    database = Database(options.database)
-    shop = Shop(database)
-    app.on_startup(lambda: database.open(reset=options.reset))
-    app.on_shutdown(database.close)
 
-    @ui.page("/", title="Corner Market")
-    def index(user: str = "alice") -> None:
-        ShopPage(shop, user if user in USERS else "alice").build()
+def connecting(parser: argparse.ArgumentParser, url: str) -> None:
+    parser.add_argument("--server", metavar="URL", default=url, help="the server (%(default)s)")
 
-    ui.run(
+
+def everything(options: argparse.Namespace) -> None:
+    from .pages import serve_everything
+
+    serve_everything(
+        options.database,
         host=options.host,
         port=options.port,
         show=not options.no_browser,
-        reload=False,
-        title="Corner Market",
+        reset=options.reset,
     )
+
+
+def only_server(options: argparse.Namespace) -> None:
+    from .server import serve
+
+    serve(options.database, host=options.host, port=options.port, reset=options.reset)
+
+
+def only_page(options: argparse.Namespace) -> None:
+    from .pages import serve_page
+
+    serve_page(options.server, host=options.host, port=options.port, show=not options.no_browser)
+
+
+def only_terminal(options: argparse.Namespace) -> None:
+    from .terminal import follow
+
+    asyncio.run(follow(options.server, options.user, with_colours=sys.stdout.isatty()))
 
 
 main()

@@ -1,8 +1,7 @@
-"""What the shop stores: tables, the records that services hand out, and the first products."""
+"""What the shop stores: tables, and the first products."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import ForeignKey, select
@@ -46,44 +45,6 @@ class OrderLineRow(Base):
     product_id: Mapped[str] = mapped_column(ForeignKey(ProductRow.id), primary_key=True)
     quantity: Mapped[int]
     price: Mapped[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """Something to buy; prices are in cents."""
-
-    id: str
-    name: str
-    unit: str
-    icon: str
-    hue: int
-    price: int
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """So many of one product, in a basket or an order; the price of one is in cents."""
-
-    product_id: str
-    quantity: int
-    price: int
-
-    @property
-    def amount(self) -> int:
-        return self.quantity * self.price
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    id: int
-    user_id: str
-    note: str
-    placed_at: datetime
-    lines: tuple[Line, ...]
-
-    @property
-    def amount(self) -> int:
-        return sum(line.amount for line in self.lines)
 
 
 _PRODUCTS = [

@@ -16,10 +16,8 @@ from nicegui import ui
 from afresh.states import StateEvent
 from afresh.ui.nicegui import LiveElement, act, live, live_badge
 
-from .data import Order, Product
-from .services import Shop, ShopError
+from .contracts import USERS, Order, Product, Shop, ShopError
 
-USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
 _CSS = Path(__file__).with_name("shop.css")
 _TO_BASKET = "() => document.getElementById('basket').scrollIntoView({behavior: 'smooth'})"
 

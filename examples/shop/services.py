@@ -7,21 +7,29 @@ longer hold; everything computed from them goes stale with them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, delete, select, update
 
-from afresh import ComputeService, compute_method
+from afresh import App, compute_method
 
-from .data import BasketRow, Database, Line, Order, OrderLineRow, OrderRow, Product, ProductRow
+from .contracts import (
+    Baskets,
+    Line,
+    Order,
+    Orders,
+    Product,
+    Products,
+    Sales,
+    Shop,
+    ShopError,
+    Sold,
+    Stock,
+)
+from .data import BasketRow, Database, OrderLineRow, OrderRow, ProductRow
 
 
-class ShopError(Exception):
-    """Something the customer should know, in words for the customer."""
-
-
-class Products(ComputeService):
+class DbProducts(Products):
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -37,19 +45,17 @@ class Products(ComputeService):
             return Product(row.id, row.name, row.unit, row.icon, row.hue, row.price)
 
 
-class Stock(ComputeService):
+class DbStock(Stock):
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @compute_method
     async def left(self, product_id: str) -> int:
-        """How many pieces are left."""
         async with self._database.session() as session:
             row = await session.get_one(ProductRow, product_id)
             return row.stock
 
     async def deliver(self, pieces: int) -> None:
-        """A delivery arrives: so many pieces of each product."""
         async with self._database.session.begin() as session:
             await session.execute(update(ProductRow).values(stock=ProductRow.stock + pieces))
             product_ids = await session.scalars(select(ProductRow.id))
@@ -57,14 +63,13 @@ class Stock(ComputeService):
             self.left.invalidate(product_id)
 
 
-class Baskets(ComputeService):
+class DbBaskets(Baskets):
     def __init__(self, database: Database, products: Products) -> None:
         self._database = database
         self._products = products
 
     @compute_method
     async def lines(self, user_id: str) -> tuple[Line, ...]:
-        """What is in a user's basket, at today's prices."""
         async with self._database.session() as session:
             rows = await session.scalars(
                 select(BasketRow).where(BasketRow.user_id == user_id).order_by(BasketRow.product_id)
@@ -84,11 +89,9 @@ class Baskets(ComputeService):
 
     @compute_method
     async def total(self, user_id: str) -> int:
-        """The sum in cents."""
         return sum(line.amount for line in await self.lines(user_id))
 
     async def put(self, user_id: str, product_id: str, quantity: int) -> None:
-        """Have so many of a product in the basket; none takes it out."""
         async with self._database.session.begin() as session:
             if quantity > 0:
                 await session.merge(
@@ -103,7 +106,7 @@ class Baskets(ComputeService):
         self.lines.invalidate(user_id)
 
 
-class Orders(ComputeService):
+class DbOrders(Orders):
     def __init__(self, database: Database, baskets: Baskets, stock: Stock) -> None:
         self._database = database
         self._baskets = baskets
@@ -116,7 +119,6 @@ class Orders(ComputeService):
 
     @compute_method
     async def for_user(self, user_id: str) -> tuple[int, ...]:
-        """The user's orders, newest first."""
         async with self._database.session() as session:
             return tuple(
                 await session.scalars(
@@ -142,11 +144,6 @@ class Orders(ComputeService):
             )
 
     async def place(self, user_id: str, note: str = "") -> int:
-        """Turn the user's basket into an order, and return its number.
-
-        Raises:
-            ShopError: the basket is empty, or holds more than there is.
-        """
         lines = await self._baskets.lines(user_id)
         if not lines:
             raise ShopError("Your basket is empty")
@@ -181,15 +178,7 @@ class Orders(ComputeService):
         return order.id
 
 
-@dataclass(frozen=True, slots=True)
-class Sold:
-    """What was sold of something: pieces, and cents taken."""
-
-    pieces: int
-    amount: int
-
-
-class Sales(ComputeService):
+class ComputedSales(Sales):
     """Figures computed from what other services computed; no query of its own."""
 
     def __init__(self, products: Products, orders: Orders) -> None:
@@ -213,13 +202,14 @@ class Sales(ComputeService):
         return Sold(sum(each.pieces for each in sold), sum(each.amount for each in sold))
 
 
-class Shop:
-    """The shop's services, put together."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.products = Products(database)
-        self.stock = Stock(database)
-        self.baskets = Baskets(database, self.products)
-        self.orders = Orders(database, self.baskets, self.stock)
-        self.sales = Sales(self.products, self.orders)
+def open_shop(database: Database, app: App | None = None) -> Shop:
+    """Put the services together; with an app, let others call them."""
+    products = DbProducts(database)
+    stock = DbStock(database)
+    baskets = DbBaskets(database, products)
+    orders = DbOrders(database, baskets, stock)
+    shop = Shop(products, stock, baskets, orders, ComputedSales(products, orders))
+    for service in (shop.products, shop.stock, shop.baskets, shop.orders, shop.sales):
+        if app is not None:
+            app.add(service)
+    return shop

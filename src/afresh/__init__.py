@@ -1,11 +1,14 @@
 """Cached results that know when they are stale: across tasks, processes, hosts and browsers."""
 
+from .app import App
 from .errors import (
     AfreshError,
     DefinitionError,
     InvalidStateError,
     NotCapturedError,
     ReentrantComputeError,
+    RemoteError,
+    RpcError,
 )
 from .graph import (
     CancellationReprocessing,
@@ -30,6 +33,8 @@ from .graph import (
     set_node_budget,
 )
 from .primitives.transience import Transience
+from .remote import Client, connect
+from .rpc import NoWait, RpcHub, RpcStream, current_peer, rpc_error, rpc_method, rpc_service
 from .states import (
     ComputedState,
     FixedDelayer,
@@ -41,7 +46,9 @@ from .states import (
 
 __all__ = [
     "AfreshError",
+    "App",
     "CancellationReprocessing",
+    "Client",
     "ComputeService",
     "Computed",
     "ComputedOptions",
@@ -52,8 +59,13 @@ __all__ = [
     "InvalidStateError",
     "Monitor",
     "MutableState",
+    "NoWait",
     "NotCapturedError",
     "ReentrantComputeError",
+    "RemoteError",
+    "RpcError",
+    "RpcHub",
+    "RpcStream",
     "StateEvent",
     "Transience",
     "UIActionTracker",
@@ -62,7 +74,9 @@ __all__ = [
     "capturing",
     "compute_function",
     "compute_method",
+    "connect",
     "current_computed",
+    "current_peer",
     "default_options",
     "get_existing",
     "invalidate_threadsafe",
@@ -70,6 +84,9 @@ __all__ = [
     "is_invalidating",
     "isolated",
     "observe",
+    "rpc_error",
+    "rpc_method",
+    "rpc_service",
     "set_default_options",
     "set_node_budget",
 ]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from nicegui import ui
 
+from examples.shop.contracts import Shop, ShopError, Sold
 from examples.shop.data import Database
 from examples.shop.page import ShopPage
-from examples.shop.services import Shop, ShopError, Sold
+from examples.shop.services import open_shop
 
 from .conftest import Visit, another_user, texts, until
 
@@ -18,7 +19,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """A shop with full shelves."""
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}")
     await database.open()
-    yield Shop(database)
+    yield open_shop(database)
     await database.close()
 
 
@@ -94,7 +95,7 @@ async def test_a_shop_that_was_open_before_keeps_its_orders_unless_reset(
     for reset, orders, cakes in [(False, 1, 2), (True, 0, 3)]:
         database = Database(f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}")
         await database.open(reset=reset)
-        again = Shop(database)
+        again = open_shop(database)
         assert len(await again.orders.ids()) == orders
         assert await again.stock.left("cake") == cakes
         await database.close()

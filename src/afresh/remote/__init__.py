@@ -2,6 +2,7 @@
 
 from .cache import CacheEntry, CacheKey, MemoryCache, RemoteCache, SharedCache, SqliteCache
 from .client import Client, connect
+from .connection_monitor import ConnectionKind, ConnectionMonitor, ConnectionStatus
 from .kind import COMPUTE, ComputeCalls, ComputeKind
 
 __all__ = [
@@ -11,6 +12,9 @@ __all__ = [
     "Client",
     "ComputeCalls",
     "ComputeKind",
+    "ConnectionKind",
+    "ConnectionMonitor",
+    "ConnectionStatus",
     "MemoryCache",
     "RemoteCache",
     "SharedCache",

@@ -1,0 +1,161 @@
+"""What the shop can be asked and told: the contracts that server and clients share.
+
+A client imports this module and nothing of the server's: no tables, no SQL.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+
+from afresh import Client, ComputeService, compute_method, rpc_error
+
+USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
+
+
+@rpc_error
+class ShopError(Exception):
+    """Something the customer should know, in words for the customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Something to buy; prices are in cents."""
+
+    id: str
+    name: str
+    unit: str
+    icon: str
+    hue: int
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """So many of one product, in a basket or an order; the price of one is in cents."""
+
+    product_id: str
+    quantity: int
+    price: int
+
+    @property
+    def amount(self) -> int:
+        return self.quantity * self.price
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    id: int
+    user_id: str
+    note: str
+    placed_at: datetime
+    lines: tuple[Line, ...]
+
+    @property
+    def amount(self) -> int:
+        return sum(line.amount for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """What was sold of something: pieces, and cents taken."""
+
+    pieces: int
+    amount: int
+
+
+class Products(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def ids(self) -> tuple[str, ...]: ...
+
+    @compute_method
+    @abstractmethod
+    async def get(self, product_id: str) -> Product: ...
+
+
+class Stock(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def left(self, product_id: str) -> int:
+        """How many pieces are left."""
+
+    @abstractmethod
+    async def deliver(self, pieces: int) -> None:
+        """A delivery arrives: so many pieces of each product."""
+
+
+class Baskets(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def lines(self, user_id: str) -> tuple[Line, ...]:
+        """What is in a user's basket, at today's prices."""
+
+    @compute_method
+    @abstractmethod
+    async def quantity(self, user_id: str, product_id: str) -> int: ...
+
+    @compute_method
+    @abstractmethod
+    async def total(self, user_id: str) -> int:
+        """The sum in cents."""
+
+    @abstractmethod
+    async def put(self, user_id: str, product_id: str, quantity: int) -> None:
+        """Have so many of a product in the basket; none takes it out."""
+
+
+class Orders(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def ids(self) -> tuple[int, ...]: ...
+
+    @compute_method
+    @abstractmethod
+    async def for_user(self, user_id: str) -> tuple[int, ...]:
+        """The user's orders, newest first."""
+
+    @compute_method
+    @abstractmethod
+    async def get(self, order_id: int) -> Order: ...
+
+    @abstractmethod
+    async def place(self, user_id: str, note: str = "") -> int:
+        """Turn the user's basket into an order, and return its number.
+
+        Raises:
+            ShopError: the basket is empty, or holds more than there is.
+        """
+
+
+class Sales(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def of(self, product_id: str) -> Sold: ...
+
+    @compute_method
+    @abstractmethod
+    async def total(self) -> Sold: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The shop's services, wherever they run."""
+
+    products: Products
+    stock: Stock
+    baskets: Baskets
+    orders: Orders
+    sales: Sales
+
+
+def shop_of(client: Client) -> Shop:
+    """The shop of the server that a client is connected to."""
+    return Shop(
+        client.service(Products),
+        client.service(Stock),
+        client.service(Baskets),
+        client.service(Orders),
+        client.service(Sales),
+    )

@@ -1,0 +1,59 @@
+"""Serves the Python page: with the shop in the same process, or as a client of its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nicegui import app as site
+from nicegui import ui
+
+from afresh import App, Client, connect
+from afresh.ui.nicegui import connection_status, page_defaults
+
+from .contracts import USERS, Shop, shop_of
+from .data import Database
+from .page import ShopPage, describe
+from .server import shop_app
+from .services import open_shop
+
+TITLE = "Corner Market"
+
+
+def serve_everything(database_url: str, *, host: str, port: int, show: bool, reset: bool) -> None:
+    """Serve both pages, and the server that terminals connect to, from one process."""
+    database = Database(database_url)
+    app = App()
+    shop = open_shop(database, app)
+    site.on_startup(lambda: database.open(reset=reset))
+    site.on_shutdown(app.aclose)
+    site.on_shutdown(database.close)
+    site.mount("/plain", shop_app(app))
+    run(lambda: shop, None, host=host, port=port, show=show)
+
+
+def serve_page(server_url: str, *, host: str, port: int, show: bool) -> None:
+    """Serve the Python page alone; the shop is elsewhere."""
+    client = connect(server_url)
+    site.on_shutdown(client.aclose)
+    run(lambda: shop_of(client), client, host=host, port=port, show=show)
+
+
+def run(
+    shop: Callable[[], Shop], client: Client | None, *, host: str, port: int, show: bool
+) -> None:
+    page_defaults.describe_error = describe
+
+    @ui.page("/", title=TITLE)
+    def index(user: str = "alice") -> None:
+        ShopPage(shop(), user if user in USERS else "alice").build()
+        if client is not None:
+            connection_status(client).classes("fixed bottom-4 left-4").style("z-index: 10")
+
+    ui.run(
+        host=host,
+        port=port,
+        show=show,
+        reload=False,
+        title=TITLE,
+        ws_per_message_deflate=False,
+    )
