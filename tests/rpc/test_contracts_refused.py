@@ -177,8 +177,8 @@ def test_a_wrapper_that_hides_the_async_def_is_refused():
         async def get(self) -> int: ...
 
     assert refused(Service) == (
-        "Service.get is wrapped in a function, which this hub can't serve; mark what is outermost "
-        "with @rpc_method, or leave it out with @rpc_method(served=False)."
+        "Service.get is hidden behind a function that is no 'async def'; mark that with "
+        "@rpc_method, or leave it out with @rpc_method(served=False)."
     )
 
 
@@ -187,7 +187,11 @@ def test_a_method_of_a_kind_that_is_not_known_is_refused():
         @compute_method
         async def get(self) -> int: ...
 
-    assert "Service.get is wrapped in a Method, which this hub can't serve" in refused(Service)
+    assert refused(Service) == (
+        "Service.get is a Method, which this hub can't serve. Make such methods known with "
+        "RpcHub(kinds=…), as App and connect() do for compute methods, or leave it out with "
+        "@rpc_method(served=False)."
+    )
 
 
 def test_what_calls_survive_can_not_be_said_where_nobody_waits():

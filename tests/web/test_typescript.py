@@ -20,6 +20,7 @@ import pytest
 from afresh import ComputeService, DefinitionError, compute_method
 from afresh.remote.kind import COMPUTE
 from afresh.rpc.contracts import REGULAR, NoWait, describe, rpc_method, rpc_service
+from afresh.rpc.formats import Moment, Open, Option
 from afresh.rpc.naming import DOTNET, PYTHON, NamingPolicy
 from afresh.rpc.streams import RpcStream
 from afresh.web.typescript import typescript_of
@@ -201,14 +202,16 @@ def test_a_parameter_is_optional_only_where_all_after_it_are():
     class Service:
         async def get(self, a: int = 1, *, b: int, c: int = 2, d: str | None = None) -> int: ...
 
-    assert "get(a: number, b: number, c?: number, d?: string | null): Call" in written(Service)
+    assert "get(a: number | undefined, b: number, c?: number, d?: string | null): Call" in written(
+        Service
+    )
 
 
 def test_a_method_whose_values_can_not_travel_is_named():
     class Service:
         async def get(self) -> Line | PlaceOrder: ...
 
-    with pytest.raises(DefinitionError, match=r"Service\.get takes or gives what can't travel: "):
+    with pytest.raises(DefinitionError, match=r"Service\.get: .* can't travel: "):
         written(Service)
 
 
@@ -219,6 +222,16 @@ def test_two_services_can_not_have_one_name():
 
     with pytest.raises(DefinitionError, match="two services called 'Orders'"):
         written(Orders, Others)
+
+
+def test_services_that_are_named_in_different_ways_are_not_of_one_page():
+    services = [describe(Feeds), describe(Everything, DOTNET)]
+    with pytest.raises(DefinitionError, match="write a file for each way"):
+        typescript_of(services)
+
+
+def test_no_services_at_all_make_a_file_of_what_the_module_has():
+    assert written() == "export interface Services {\n}"
 
 
 def test_words_on_contracts_can_not_end_their_comment():
@@ -254,6 +267,9 @@ class Level(enum.IntEnum):
         (uuid.UUID, "string"),
         (UserId, "string"),
         (Annotated[int, msgspec.Meta(ge=0)], "number"),
+        (Moment, "string"),
+        (Annotated[int, msgspec.Meta(extra={"unit": "s"})], "number"),
+        (Open[Line], "Line"),
         (Any, "any"),
         (object, "any"),
         (msgspec.Raw, "any"),
@@ -346,6 +362,11 @@ class Point(NamedTuple):
     y: float = 0
 
 
+class PersonalData(msgspec.Struct):
+    first_name: str
+    zip: str = msgspec.field(name="ZIP")
+
+
 class Options(TypedDict, total=False):
     size: int
 
@@ -359,6 +380,22 @@ class Basket:
 def test_records_that_are_arrays_in_json_are_tuples():
     assert record(Pair) == 'export type Pair = [type: "pair", left: number, right: Pair | null];'
     assert record(Point) == "export type Point = [x: number, y: number];"
+
+
+def test_records_are_named_as_dotnet_peers_name_them_where_the_contract_is():
+    class Service:
+        async def get(self) -> tuple[PersonalData, Pair]: ...
+
+    text = written(Service, naming=DOTNET)
+    assert "{\n  firstName: string;\n  ZIP: string;\n}" in text
+    assert 'export interface Pair {\n  type: "pair";\n  left: number;' in text
+
+
+def test_what_always_looks_as_dotnet_has_it_does_so_here():
+    _, _, text = record(Option[int]).partition("*/\n")
+    assert text == (
+        "export interface OptionInt {\n  hasValue: boolean;\n  valueOrDefault: number | null;\n}"
+    )
 
 
 def test_dataclasses_and_typed_dicts_are_records():

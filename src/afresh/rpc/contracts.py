@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast, overload
 
 from afresh.errors import DefinitionError
 
-from .formats.codec import NO_DEFAULT
+from .formats import NO_DEFAULT
 from .naming import PYTHON, NamingPolicy, wire_name_of
 from .signatures import Signature
 
@@ -442,10 +442,17 @@ def _refuse_method(attribute: object, title: str) -> None:
             f"{title} is an async generator. Declare it with '-> RpcStream[T]', and let it return "
             "RpcStream(…) around the generator."
         )
+    leave_it_out = "or leave it out with @rpc_method(served=False)."
+    if inspect.iscoroutinefunction(body) and inspect.isfunction(attribute):
+        raise DefinitionError(
+            f"{title} is hidden behind a function that is no 'async def'; mark that with "
+            f"@rpc_method, {leave_it_out}"
+        )
     if inspect.iscoroutinefunction(body):
         raise DefinitionError(
-            f"{title} is wrapped in a {type(attribute).__name__}, which this hub can't serve; mark "
-            "what is outermost with @rpc_method, or leave it out with @rpc_method(served=False)."
+            f"{title} is a {type(attribute).__name__}, which this hub can't serve. Make such "
+            "methods known with RpcHub(kinds=…), as App and connect() do for compute methods, "
+            f"{leave_it_out}"
         )
     raise DefinitionError(
         f"{title} can't be called from elsewhere. Declare it with 'async def', or keep it out of "

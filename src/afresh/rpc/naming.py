@@ -12,7 +12,7 @@ import re
 
 from afresh.errors import DefinitionError
 
-from .formats.naming import RecordNaming
+from .formats import RecordNaming
 
 __all__ = ["DOTNET", "PYTHON", "DotnetNaming", "NamingPolicy", "wire_name_of"]
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from afresh.errors import DefinitionError
 
-from .formats.codec import NO_DEFAULT
+from .formats import NO_DEFAULT
 
 __all__ = ["Signature"]
 

@@ -20,7 +20,10 @@ from msgspec import inspect as describing
 
 from afresh.errors import DefinitionError
 from afresh.remote.kind import COMPUTE
-from afresh.rpc.contracts import NO_DEFAULT, MethodDefinition, ServiceDefinition
+from afresh.rpc.contracts import MethodDefinition, ServiceDefinition
+from afresh.rpc.formats import NO_DEFAULT, Moment, RecordNaming
+from afresh.rpc.formats.open_types import open_base
+from afresh.rpc.formats.types import class_of, is_stream, naming_of, shape_of, wire_name
 from afresh.rpc.streams import RpcStream
 
 __all__ = ["typescript_of"]
@@ -82,21 +85,32 @@ def typescript_of(services: Iterable[ServiceDefinition]) -> str:
     """Return the text of a TypeScript definition file for pages that call these services.
 
     Raises:
-        DefinitionError: values of a type can't travel, or two services have one name.
+        DefinitionError: values of a type can't travel, or the services are not of one program: two
+            have the same name, or names of one kind and of another.
     """
-    module = files("afresh.web").joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
-    definitions = _Definitions(set(_EXPORTED.findall(module + _GENERAL)))
-    faces = [definitions.face_of(service) for service in services]
-    names = [name for name, _, _ in faces]
+    services = list(services)
+    names = [service.wire_name for service in services]
     for name in names:
         if names.count(name) > 1:
             raise DefinitionError(f"There are two services called {name!r}; a page has one.")
+    namings = {service.naming.records for service in services}
+    if len(namings) > 1:
+        raise DefinitionError(
+            "Records of these services are named in different ways; write a file for each way."
+        )
+    module = files("afresh.web").joinpath("static", "afresh.d.ts").read_text(encoding="utf-8")
+    taken = set(_EXPORTED.findall(module + _GENERAL))
+    definitions = _Definitions(next(iter(namings), RecordNaming.PYTHON), taken)
+    faces = list(map(definitions.face_of, services))
     parts = [
         module,
         _GENERAL,
         *definitions.records(),
-        *(text for _, _, text in faces),
-        _block("Services", [f"{_quoted(name)}: {face};" for name, face, _ in faces]),
+        *(text for _, text in faces),
+        _block(
+            "Services",
+            [f"{_quoted(name)}: {face};" for name, (face, _) in zip(names, faces, strict=True)],
+        ),
     ]
     body = "\n\n".join(part.strip() for part in parts)
     return f'{_HEADER}declare module "{MODULE}" {{\n{_indented(body)}\n}}\n'
@@ -106,10 +120,12 @@ class _Definitions:
     """What records and services are called, and what they look like.
 
     Args:
+        naming: how fields of records are called.
         taken: names that are not free.
     """
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, naming: RecordNaming, taken: set[str]) -> None:
+        self._naming = naming
         self._taken = _GLOBAL | taken
         self._names: dict[Any, str] = {}
         self._infos: dict[Any, Any] = {}
@@ -117,8 +133,8 @@ class _Definitions:
 
     # -- services
 
-    def face_of(self, service: ServiceDefinition) -> tuple[str, str, str]:
-        """Return the wire name of a service, the name of its interface, and the interface."""
+    def face_of(self, service: ServiceDefinition) -> tuple[str, str]:
+        """Return the name of the interface of a service, and the interface."""
         methods = list(service.methods.values())
         types = list(map(self._types_of, methods))
         contract = service.contract
@@ -128,17 +144,15 @@ class _Definitions:
             for method, (parameters, result) in zip(methods, types, strict=True)
         ]
         text = _documentation(_words_of(contract)) + _block(name, lines)
-        return service.wire_name, name, text
+        return name, text
 
     def _types_of(self, method: MethodDefinition) -> tuple[list[str], str]:
         try:
             sent = [self._type_of(each, "sent") for each in method.types]
             return sent, self._result_of(method)
-        except TypeError as error:
-            raise DefinitionError(
-                f"{method.service.contract.__qualname__}.{method.name} takes or gives what can't "
-                f"travel: {error}"
-            ) from error
+        except DefinitionError as error:
+            title = f"{method.service.contract.__qualname__}.{method.name}"
+            raise DefinitionError(f"{title}: {error}") from error
 
     def _result_of(self, method: MethodDefinition) -> str:
         result = method.result_type
@@ -152,7 +166,7 @@ class _Definitions:
     # -- types
 
     def _type_of(self, hint: Any, direction: str) -> str:
-        return self._spelled(describing.type_info(hint), _streams_in(hint), direction)
+        return self._spelled(shape_of(hint), _streams_in(hint), direction)
 
     def _item_of(self, stream: Any) -> str:
         items = typing.get_args(stream)
@@ -192,8 +206,14 @@ class _Definitions:
                 | describing.NamedTupleType()
             ):
                 return self._record(info, direction)
-            case describing.CustomType(kind) if kind is RpcStream:
+            case describing.Metadata(inner):
+                return spelled(inner)
+            case describing.CustomType(kind) if is_stream(kind):
                 return f"StreamReference<{self._item_of(next(streams))}>"
+            case describing.CustomType(kind) if (base := open_base(kind)) is not None:
+                return self._type_of(base, direction)
+            case describing.CustomType(kind) if issubclass(kind, Moment):
+                return "string"
             case describing.CustomType() | describing.AnyType() | describing.RawType():
                 return "any"
             case _:  # all the rest is text in JSON
@@ -204,8 +224,7 @@ class _Definitions:
     def _record(self, info: Any, direction: str) -> str:
         kind = info.cls
         if kind not in self._names:
-            plain = typing.get_origin(kind) or kind
-            self._names[kind] = self._new_name(_name_of(kind), plain.__module__)
+            self._names[kind] = self._new_name(_name_of(kind), class_of(info).__module__)
             self._infos[kind] = info
             self._directions[kind] = set()
         if direction not in self._directions[kind]:
@@ -224,22 +243,24 @@ class _Definitions:
         return found
 
     def _fields_of(self, info: Any, direction: str) -> Iterator[tuple[describing.Field, str]]:
-        hints = typing.get_type_hints(typing.get_origin(info.cls) or info.cls)
+        hints = typing.get_type_hints(class_of(info))
         for field in info.fields:
-            yield field, self._spelled(field.type, _streams_in(hints[field.name]), direction)
+            yield field, self._spelled(field.type, _streams_in(hints.get(field.name)), direction)
 
     def records(self) -> Iterator[str]:
         """Iterate over what defines the records and enumerations that the services mention."""
         for kind, info in self._infos.items():
             name = self._names[kind]
-            words = _documentation(_words_of(typing.get_origin(kind) or kind))
+            words = _documentation(_words_of(class_of(info)))
             if isinstance(info, describing.EnumType):
                 yield f"{words}export type {name} = {_one_of(member.value for member in kind)};"
                 continue
             fields = list(self._fields_of(info, next(iter(self._directions[kind]))))
             tag = getattr(info, "tag_field", None)
             own = [(_quoted(tag), _one_of([info.tag]))] if tag is not None else []
-            if isinstance(info, describing.NamedTupleType) or getattr(info, "array_like", False):
+            naming = naming_of(class_of(info), self._naming)
+            is_array = naming is RecordNaming.PYTHON and getattr(info, "array_like", False)
+            if is_array or isinstance(info, describing.NamedTupleType):
                 labels = [*own, *((field.name, text) for field, text in fields)]
                 items = ", ".join(f"{label}: {text}" for label, text in labels)
                 yield f"{words}export type {name} = [{items}];"
@@ -247,7 +268,8 @@ class _Definitions:
             lines = [f"{label}: {text};" for label, text in own]
             for field, text in fields:
                 mark = "?" if self._may_be_missing(info, field) else ""
-                lines.append(f"{_quoted(field.encode_name)}{mark}: {text};")
+                label = _quoted(wire_name(field, naming, is_text=True))
+                lines.append(f"{label}{mark}: {text};")
             yield words + _block(name, lines)
 
     def _may_be_missing(self, info: Any, field: describing.Field) -> bool:
@@ -255,8 +277,7 @@ class _Definitions:
             return False
         if field.default is NODEFAULT and field.default_factory is NODEFAULT:
             return True
-        plain = typing.get_origin(info.cls) or info.cls
-        configuration = getattr(plain, "__struct_config__", None)
+        configuration = getattr(class_of(info), "__struct_config__", None)
         if configuration is not None and configuration.omit_defaults:
             return True
         return self._directions[info.cls] == {"sent"}
@@ -275,14 +296,18 @@ def _streams_in(hint: Any) -> Iterator[Any]:
 
 
 def _signature(method: MethodDefinition, types: list[str], result: str) -> str:
-    last_required = max(
-        (i for i, default in enumerate(method.defaults) if default is NO_DEFAULT), default=-1
-    )
-    parameters = ", ".join(
-        f"{name}{'_' if _RESERVED.fullmatch(name) else ''}{'?' * (index > last_required)}: {text}"
-        for index, (name, text) in enumerate(zip(method.names, types, strict=True))
-    )
-    return f"{_quoted(_called(method))}({parameters}): {result};"
+    parameters: list[str] = []
+    may_be_left_out = True
+    listed = zip(method.names, method.defaults, types, strict=True)
+    for name, default, text in reversed(list(listed)):
+        may_be_left_out &= default is not NO_DEFAULT
+        label = f"{name}_" if _RESERVED.fullmatch(name) else name
+        if may_be_left_out:
+            parameters.append(f"{label}?: {text}")
+        else:
+            skipped = "" if default is NO_DEFAULT else " | undefined"
+            parameters.append(f"{label}: {text}{skipped}")
+    return f"{_quoted(_called(method))}({', '.join(reversed(parameters))}): {result};"
 
 
 def _called(method: MethodDefinition) -> str:
@@ -313,7 +338,8 @@ def _documentation(words: str) -> str:
 
 
 def _block(name: str, lines: list[str]) -> str:
-    return f"export interface {name} {{\n{_indented(chr(10).join(lines))}\n}}"
+    body = _indented("".join(f"{line}\n" for line in lines))
+    return f"export interface {name} {{\n{body}}}"
 
 
 def _indented(text: str) -> str:
