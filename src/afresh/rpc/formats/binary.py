@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from afresh.errors import FormatError
@@ -41,6 +42,7 @@ NO_HEADERS: tuple[tuple[str, str], ...] = ()
 LENGTHS = [length.to_bytes(4, "little") for length in range(1024)]
 
 _join = b"".join
+_encode_high = lru_cache(64)(encode_varuint)
 _read_length = struct.Struct("<I").unpack_from
 _read_hash_and_length = struct.Struct("<II").unpack_from
 
@@ -75,11 +77,16 @@ class BinaryFormat(Format):
                 related_id = frame[stop + 1]
                 position = stop + 2
                 if related_id > 0x7F:
-                    related_id, position = _long_varuint(frame, position - 1)
+                    second = frame[position]
+                    if second < 0x80:
+                        related_id += (second - 1) << 7
+                        position += 1
+                    else:
+                        related_id, position = _read_long_id(frame, position - 1)
                 size = frame[position]
                 position += 1
                 if size > 0x7F:
-                    size, position = _long_varuint(frame, position - 1)
+                    size, position = decode_varuint(frame, position - 1)
                     if size > MAX_METHOD_NAME:
                         raise FormatError(f"the method's name is {size} bytes long")
                 name_end = position + size
@@ -136,7 +143,12 @@ class CompactFormat(BinaryFormat):
                 related_id = frame[stop + 1]
                 position = stop + 2
                 if related_id > 0x7F:
-                    related_id, position = _long_varuint(frame, position - 1)
+                    second = frame[position]
+                    if second < 0x80:
+                        related_id += (second - 1) << 7
+                        position += 1
+                    else:
+                        related_id, position = _read_long_id(frame, position - 1)
                 method, length = _read_hash_and_length(frame, position)
                 start = position + 8
                 stop = start + length
@@ -163,29 +175,22 @@ def _writer(call_type: int, method: bytes) -> Writer:
         if related_id < 0x80:
             return _join((first, BYTES[related_id], method, length, arguments))
         if related_id < 0x4000:
+            middle = BYTES[related_id >> 7]
             return _join(
-                (
-                    first,
-                    BYTES[related_id & 0x7F | 0x80],
-                    BYTES[related_id >> 7],
-                    method,
-                    length,
-                    arguments,
-                )
+                (first, BYTES[related_id & 0x7F | 0x80], middle, method, length, arguments)
             )
-        if related_id < 0x200000:
-            return _join(
-                (
-                    first,
-                    BYTES[related_id & 0x7F | 0x80],
-                    BYTES[related_id >> 7 & 0x7F | 0x80],
-                    BYTES[related_id >> 14],
-                    method,
-                    length,
-                    arguments,
-                )
+        return _join(
+            (
+                first,
+                BYTES[related_id & 0x7F | 0x80],
+                BYTES[related_id >> 7 & 0x7F | 0x80],
+                # The same for sixteen thousand ids in a row.
+                _encode_high(related_id >> 14),
+                method,
+                length,
+                arguments,
             )
-        return _join((first, encode_varuint(related_id), method, length, arguments))
+        )
 
     return write
 
@@ -203,14 +208,12 @@ def _with_headers(
     return _join((head, encode_varuint(related_id), *parts, *tail))
 
 
-def _long_varuint(frame: bytes, position: int) -> tuple[int, int]:
-    """Read a varuint; those of two and three bytes in line, since most ids have so many."""
-    second = frame[position + 1]
-    if second < 0x80:
-        return frame[position] & 0x7F | second << 7, position + 2
+def _read_long_id(frame: bytes, position: int) -> tuple[int, int]:
+    """Read an id of three bytes or more; those of three in line, since most ids are such."""
     third = frame[position + 2]
     if third < 0x80:
-        return frame[position] & 0x7F | (second & 0x7F) << 7 | third << 14, position + 3
+        low = frame[position] & 0x7F | (frame[position + 1] & 0x7F) << 7
+        return low | third << 14, position + 3
     return decode_varuint(frame, position)
 
 

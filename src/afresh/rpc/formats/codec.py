@@ -39,6 +39,7 @@ class Codec(ABC):
 
     __slots__ = (
         "_encode",
+        "_has_decimals",
         "_slots",
         "decode",
         "decode_one",
@@ -81,6 +82,7 @@ class Codec(ABC):
         self.has_streams = any(
             isinstance(each, shape.CustomType) and is_stream(each.cls) for each in within
         )
+        self._has_decimals = any(isinstance(each, shape.DecimalType) for each in within)
         self._slots = [
             Slot(annotation, default, reader, writer, has_markers=has_markers)
             for annotation, default in zip(

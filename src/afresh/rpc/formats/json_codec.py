@@ -19,8 +19,8 @@ SEPARATOR = b"\x1f"
 MARKER = b"/* @="
 MARKER_END = b" */"
 
-# Numbers with a fraction stay exact until it is clear whether a Decimal or a float is wanted.
-_decode_any = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_any = msgspec.json.Decoder().decode
+_decode_exactly = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class JsonCodec(Codec):
@@ -70,22 +70,23 @@ class JsonCodec(Codec):
         return SEPARATOR.join(parts)
 
     def _parts(self, section: bytes) -> list[Part]:
-        return [_part(text) for text in section.split(SEPARATOR, len(self._slots))][
-            : len(self._slots)
-        ]
+        count = len(self._slots)
+        # Numbers with a fraction stay exact until it is clear whether a Decimal is wanted.
+        decode = _decode_exactly if self._has_decimals else _decode_any
+        return [_part(text, decode) for text in section.split(SEPARATOR, count)[:count]]
 
     def _marker(self, tag: str) -> bytes:
         return b"%b%b%b" % (MARKER, tag.encode(), MARKER_END)
 
 
-def _part(text: bytes) -> Part:
+def _part(text: bytes, decode: Callable[[bytes], Any]) -> Part:
     if not text:
         return None, msgspec.UNSET
     if not text.startswith(MARKER):
-        return None, _decode_any(text)
+        return None, decode(text)
     tag, end, value = text[len(MARKER) :].partition(MARKER_END)
     if not end:
         raise FormatError("The comment in front of a value does not end.")
     if tag == NULL.encode():
         return NULL, None
-    return tag.decode(), _decode_any(value)
+    return tag.decode(), decode(value)

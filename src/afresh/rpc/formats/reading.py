@@ -128,9 +128,13 @@ class ValueReader:
                 return None
 
     def _conform_union(self, union: shape.UnionType) -> Conform | None:
+        for each in union.types:
+            if isinstance(each, shape.AnyType):
+                return self._conform(each)
         records: list[tuple[shape.Type, Conform]] = []
         others: dict[type, Conform] = {}
-        has_float = any(isinstance(each, shape.FloatType) for each in union.types)
+        has_floats = any(isinstance(each, shape.FloatType) for each in union.types)
+        has_numbers = has_floats or any(isinstance(each, shape.IntType) for each in union.types)
         for each in union.types:
             conform = self._conform(each)
             if conform is None:
@@ -142,9 +146,11 @@ class ValueReader:
             elif isinstance(each, (shape.CollectionType, shape.TupleType, shape.NamedTupleType)):
                 others[list] = conform
             elif isinstance(each, shape.TimeDeltaType):
-                others[str] = others[int] = others[float] = conform
-            elif not has_float:
-                others.setdefault(float, conform)
+                others[str] = conform
+                if not has_numbers:
+                    others[int] = others[float] = conform
+            elif not has_floats:
+                others[float] = others[Decimal] = conform
         if not records and not others:
             return None
 
