@@ -255,6 +255,7 @@ async def test_a_method_may_say_that_nobody_waits_for_it():
     assert ping.is_no_wait
     assert ping.result_type is None
     assert await Orders().ping("x") is None
+    assert repr(NoWait).endswith("[NoneType, NoWait]")
 
 
 def test_a_generic_contract_is_one_when_its_types_are_given():
