@@ -20,7 +20,7 @@ from .inbound import Dispatcher, ServedMethod
 from .kinds import REGULAR_CALLS, CallSupport
 from .limits import Limits
 from .middleware import Middleware
-from .naming import DOTNET, PYTHON, NamingPolicy
+from .naming import PYTHON, NamingPolicy
 from .peer import Peer
 from .proxy import service_of
 from .routes import Routes
@@ -79,9 +79,7 @@ class RpcHub:
     ) -> None:
         self.id: uuid.UUID = uuid.uuid4()
         self.naming: NamingPolicy = naming
-        self.records: RecordNaming = (
-            RecordNaming.DOTNET if naming is DOTNET else RecordNaming.PYTHON
-        )
+        self.records: RecordNaming = naming.records
         self.formats: tuple[str, ...] = tuple(formats)
         self.limits: Limits = limits or Limits()
         self.middleware: tuple[Middleware, ...] = tuple(middleware)
