@@ -129,6 +129,24 @@ async def serving(app: Any, ws: str = "auto", **options: Any) -> AsyncIterator[i
         listener.close()
 
 
+@contextlib.asynccontextmanager
+async def raw_client(
+    port: int,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a WebSocket of which the test writes the bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET /rpc/ws?clientId=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until something holds that brings no news."""
     async with asyncio.timeout(PATIENCE):

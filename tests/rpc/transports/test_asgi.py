@@ -8,6 +8,7 @@ import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -23,7 +24,7 @@ from afresh.rpc.origins import any_origin
 from afresh.rpc.transports.asgi import RpcEndpoint
 from afresh.testing import FakeClock
 from tests.rpc.transports.conftest import WEBSOCKETS
-from tests.rpc.transports.parties import PATIENCE, Hall, Party, eventually, serving
+from tests.rpc.transports.parties import PATIENCE, Hall, Party, eventually, raw_client, serving
 
 
 @pytest.fixture(params=WEBSOCKETS)
@@ -260,6 +261,12 @@ async def test_a_message_of_the_wrong_type_closes_the_connection(ws: str, is_tex
         assert hall.guests[0].frames == []
 
 
+def port_in(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
 def masked(payload: bytes, first: int = 0x82) -> bytes:
     length = (
         bytes([0x80 | len(payload)])
@@ -271,23 +278,6 @@ def masked(payload: bytes, first: int = 0x82) -> bytes:
     return bytes([first]) + length + mask + body
 
 
-@contextlib.asynccontextmanager
-async def raw(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """An open WebSocket of which the test writes the bytes."""
-    port = int(url.split(":")[2].split("/", maxsplit=1)[0])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
-        b"GET /rpc/ws?clientId=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-
-
 @pytest.mark.parametrize("size", [*range(10), 11, 13, 14, 100, 141, 142])
 async def test_a_connection_cut_at_any_byte_of_a_frame_loses_that_frame_only(
     ws: str, size: int
@@ -295,7 +285,7 @@ async def test_a_connection_cut_at_any_byte_of_a_frame_loses_that_frame_only(
     hall = Hall()
     stream = masked(b"abc") + masked(b"x" * 125) + b"\x82"
     async with served(hall, ws) as url:
-        async with raw(url) as (_, writer):
+        async with raw_client(port_in(url)) as (_, writer):
             writer.write(stream[:size])
         guest = hall.guests[0]
         assert isinstance(await guest.lost(), ConnectionClosedError)
@@ -320,7 +310,10 @@ async def test_a_client_that_breaks_the_rules_is_let_go(
     library: str, garbage: bytes, codes: set[int]
 ) -> None:
     hall = Hall()
-    async with served(hall, WEBSOCKETS[library]) as url, raw(url) as (reader, writer):
+    async with (
+        served(hall, WEBSOCKETS[library]) as url,
+        raw_client(port_in(url)) as (reader, writer),
+    ):
         writer.write(masked(b"ok") + garbage + masked(b"more"))
         async with asyncio.timeout(PATIENCE):
             answer = await reader.read()
@@ -335,7 +328,7 @@ async def test_a_client_that_never_reads_takes_bounded_memory_and_is_let_go(
     ws: str, clock: FakeClock
 ) -> None:
     hall = Hall()
-    async with served(hall, ws) as url, raw(url) as (_, writer):
+    async with served(hall, ws) as url, raw_client(port_in(url)) as (_, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await eventually(lambda: hall.guests and hall.guests[0]._connection)
         guest = hall.guests[0]

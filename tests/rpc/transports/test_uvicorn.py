@@ -20,7 +20,7 @@ from afresh.rpc.transports.uvicorn import Protocol
 from afresh.rpc.transports.websocket import WebSocketConnector
 from afresh.testing import FakeClock
 from tests.rpc.transports.conftest import DIRECT
-from tests.rpc.transports.parties import PATIENCE, Hall, Party, eventually, serving
+from tests.rpc.transports.parties import PATIENCE, Hall, Party, eventually, raw_client, serving
 
 REQUEST = ConnectRequest("me", "msgpack6c")
 
@@ -113,13 +113,10 @@ async def test_a_client_that_never_reads_loses_its_socket(clock: FakeClock) -> N
             super().connection_made(transport)
             protocols.append(self)
 
-    async with serving(RpcEndpoint(hall), Watched) as port:  # type: ignore[arg-type]
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
-        writer.write(
-            b"GET /?clientId=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
+    async with (
+        serving(RpcEndpoint(hall), Watched) as port,  # type: ignore[arg-type]
+        raw_client(port) as (_, writer),
+    ):
         await eventually(lambda: hall.guests and hall.guests[0]._connection)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         connection = hall.guests[0].connection
@@ -134,8 +131,6 @@ async def test_a_client_that_never_reads_loses_its_socket(clock: FakeClock) -> N
             await connection.wait_closed()
         assert protocol.transport.get_write_buffer_size() == 0
         assert not protocol.connections
-        writer.close()
-        del reader
 
 
 async def test_a_client_that_leaves_during_the_handshake_leaves_nothing_behind() -> None:
@@ -168,3 +163,26 @@ async def test_a_client_that_leaves_during_the_handshake_leaves_nothing_behind()
     for guest in hall.guests:
         if guest._connection is not None:
             await guest.lost()
+
+
+async def test_pings_of_a_client_that_never_reads_take_bounded_memory() -> None:
+    hall = Hall()
+    async with serving(RpcEndpoint(hall), DIRECT) as port, raw_client(port) as (_, writer):
+        await eventually(lambda: hall.guests and hall.guests[0]._connection)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection = hall.guests[0].connection
+        while connection.buffered < 1_100_000:
+            connection.send(b"x" * 100_000)
+        before = connection.buffered
+        writer.write((b"\x89\xfd\0\0\0\0" + b"?" * 125) * 1000 + b"\x82\x82\0\0\0\0ok")
+        assert await hall.guests[0].heard(1) == [b"ok"]
+        assert connection.buffered <= before
+
+
+async def test_endless_empty_fragments_take_no_memory() -> None:
+    hall = Hall()
+    async with serving(RpcEndpoint(hall), DIRECT) as port, raw_client(port) as (_, writer):
+        empty = b"\x00\x80\0\0\0\0"
+        writer.write(b"\x02\x82\0\0\0\0ab" + empty * 10_000 + b"\x80\x81\0\0\0\0c")
+        await eventually(lambda: hall.guests and hall.guests[0]._connection)
+        assert await hall.guests[0].heard(1) == [b"abc"]

@@ -20,7 +20,7 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from afresh.errors import DisconnectedError, RejectedError
 
-from .connection import MAX_FRAME_SIZE, Connection, ConnectRequest, Receiver
+from .connection import Connection, ConnectRequest, Receiver
 from .deadline import Deadline
 from .websocket_connection import WebSocketConnection
 
@@ -114,7 +114,7 @@ class _Opening(asyncio.Protocol):
     ) -> None:
         self.opened: asyncio.Future[WebSocketConnection] = loop.create_future()
         self._receiver = receiver
-        self._protocol = ClientProtocol(uri, max_size=MAX_FRAME_SIZE)
+        self._protocol = ClientProtocol(uri, max_size=None)
         self._headers = headers
         self._transport: asyncio.Transport | None = None
 

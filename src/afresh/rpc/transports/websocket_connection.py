@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from struct import pack, unpack_from
 from typing import Final
 
@@ -20,7 +21,7 @@ from websockets.protocol import OPEN, Protocol, Side
 from afresh.errors import ConnectionClosedError, UnknownFormatError
 from afresh.primitives.clock import Timer, current_clock
 
-from .connection import CLOSE_TIMEOUT, CLOSE_UNKNOWN_FORMAT, Receiver
+from .connection import CLOSE_TIMEOUT, CLOSE_TOO_BIG, CLOSE_UNKNOWN_FORMAT, Receiver
 from .receiving import ReceivingConnection
 
 try:
@@ -37,6 +38,19 @@ _TWO_BYTES: Final = 126
 _EIGHT_BYTES: Final = 127
 _UNSUPPORTED_DATA: Final = 1003
 _LONGEST_REASON: Final = 123
+_MAX_BUFFERED_FOR_PONGS: Final = 1_048_576
+"""A side that reads nothing may go on sending pings; over so many bytes they are not answered."""
+
+
+def _masks() -> Iterator[bytes]:
+    # Asking the operating system for four bytes each time would be the larger part of sending.
+    while True:
+        pool = os.urandom(4096)
+        for start in range(0, len(pool), 4):
+            yield pool[start : start + 4]
+
+
+_next_mask = _masks().__next__
 
 
 def cut_reason(reason: str) -> str:
@@ -76,7 +90,7 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
         self._whole = _WHOLE_TEXT if receiver.is_text else _WHOLE_BINARY
         self._buffer: bytearray | None = None
         """The beginning of a frame whose end has not arrived."""
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         """What arrived of a message that comes in several frames."""
         self._is_deaf = False
         """Whether nothing that arrives matters any more."""
@@ -88,9 +102,8 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
             return
         length = len(frame)
         if self._is_client:
-            mask = os.urandom(4)
-            header = self._header(length, _MASKED) + mask
-            transport.write(header + apply_mask(frame, mask))
+            mask = _next_mask()
+            transport.write(self._header(length, _MASKED) + mask + apply_mask(frame, mask))
         else:
             transport.write(self._header(length, 0) + frame)
 
@@ -121,7 +134,8 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
                 (length,) = unpack_from("!H" if size == 2 else "!Q", data, start)
                 start += size
             if length > self.max_frame_size:
-                self._receive_other(bytes(data[position:]))
+                self._protocol.fail(CLOSE_TOO_BIG, "frame too big")
+                self._follow_protocol()
                 return
             if flags & _MASKED:
                 start += 4
@@ -165,19 +179,37 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
             return pack("!BBH", self._whole, masked | _TWO_BYTES, length)
         return pack("!BBQ", self._whole, masked | _EIGHT_BYTES, length)
 
-    def _receive_other(self, data: bytes) -> bool:
-        """Let the library handle what is no plain data frame: one whole frame, or the beginning of
-        one that is too large. False if nothing that follows matters.
+    def _receive_other(self, frame: bytes) -> bool:
+        """Let the library handle what is no plain data frame. False if nothing that follows
+        matters.
         """
         protocol = self._protocol
-        protocol.max_message_size = self.max_frame_size
-        protocol.receive_data(data)
+        protocol.receive_data(frame)
         for event in protocol.events_received():
             if isinstance(event, Frame) and event.opcode in {Opcode.CONT, self._opcode}:
                 self._receive_fragment(event)
             elif isinstance(event, Frame) and event.opcode in {Opcode.TEXT, Opcode.BINARY}:
                 expected = self._opcode.name.lower()
                 protocol.fail(_UNSUPPORTED_DATA, f"expected a {expected} message")
+        self._follow_protocol()
+        return not self._is_deaf
+
+    def _receive_fragment(self, frame: Frame) -> None:
+        if self._fragments is None:
+            self._fragments = bytearray()
+        self._fragments += frame.data
+        if len(self._fragments) > self.max_frame_size:
+            self._fragments = None
+            self._protocol.fail(CLOSE_TOO_BIG, "frame too big")
+        elif frame.fin:
+            message = bytes(self._fragments)
+            self._fragments = None
+            if not self._is_over:
+                self._deliver(message)
+
+    def _follow_protocol(self) -> None:
+        """Send what the library wants sent, and close the connection when it did so."""
+        protocol = self._protocol
         self._flush()
         if protocol.close_rcvd is not None:
             self._is_deaf = True
@@ -194,17 +226,6 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
             self._limit_closing()
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-        return not self._is_deaf
-
-    def _receive_fragment(self, frame: Frame) -> None:
-        if self._fragments is None:
-            self._fragments = []
-        self._fragments.append(bytes(frame.data))
-        if frame.fin:
-            message = b"".join(self._fragments)
-            self._fragments = None
-            if not self._is_over:
-                self._deliver(message)
 
     def _shut_down(self, code: int, reason: str) -> None:
         self._limit_closing()
@@ -215,8 +236,11 @@ class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
     def _flush(self) -> None:
         # The empty piece, with which the library asks for the end of the stream, writes nothing.
         data = b"".join(self._protocol.data_to_send())
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        if not data or self._transport.is_closing():
+            return
+        if self._protocol.state is OPEN and self.buffered > _MAX_BUFFERED_FOR_PONGS:
+            return
+        self._transport.write(data)
 
     def _limit_closing(self) -> None:
         if self._timer is None:
