@@ -186,6 +186,7 @@ class RpcHub:
         """
         if self.is_closed:
             raise PeerClosedError("The hub is closed: it makes no more connections.")
+        self.enter_loop()
         found = self._clients.get(url)
         if found is None:
             found = ClientPeer(self, url, get_format(format), connector or self._connector_for(url))
@@ -231,6 +232,7 @@ class RpcHub:
         """Find or make the peer of a client that dials in; see `Acceptor`."""
         if self.is_closed:
             raise RejectedError("The server is shutting down.", 503)
+        self.enter_loop()
         key = format_key or self.formats[0]
         if key not in self.formats:
             raise UnknownFormatError(f"Unsupported RPC serialization format: '{key[:40]}'")
