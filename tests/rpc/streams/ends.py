@@ -138,7 +138,7 @@ class Ends:
         """Send a value from the owner to the reader, or back, as the result of a call would be."""
         sender, receiver = (self.reader, self.owner) if back else (self.owner, self.reader)
         codec = self.format.codec((annotation,))
-        with coding(sender.table):
+        with coding(sender.table, codec.types):
             data = codec.encode_one(value)
         with coding(receiver.table):
             return codec.decode_one(data)

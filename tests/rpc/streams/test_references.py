@@ -1,5 +1,6 @@
 import json
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from afresh.errors import FormatError, InvalidStateError
 from afresh.rpc.streams import RpcStream
+from afresh.rpc.streams.item_types import item_type_within
 from afresh.rpc.streams.reference import StreamReference, coding, from_wire, to_wire
 
 from .ends import Ends, numbers, read, turns
@@ -17,6 +19,17 @@ VECTORS = json.loads(
 )["vectors"]
 
 HOST = uuid.UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
+
+
+class Tree(msgspec.Struct):
+    values: RpcStream[float]
+    children: list["Tree"] = []
+
+
+class Row(msgspec.Struct):
+    name: str
+    values: RpcStream[int]
+    rest: RpcStream[str] | None = None
 
 
 def as_vector(reference: StreamReference) -> dict[str, Any]:
@@ -127,12 +140,6 @@ async def test_an_empty_text_stands_for_a_stream_without_items(ends: Ends):
         assert await read(from_wire(RpcStream[int], "")) == []
 
 
-class Row(msgspec.Struct):
-    name: str
-    values: RpcStream[int]
-    rest: RpcStream[str] | None = None
-
-
 async def test_streams_travel_inside_records(ends: Ends):
     row = ends.carry(Row("a", RpcStream(numbers(5))), Row)
     assert (row.name, row.rest) == ("a", None)
@@ -178,7 +185,42 @@ async def test_leaving_a_stream_that_was_passed_on_closes_its_source(ends: Ends)
     assert ends.counts == (0, 0)
 
 
-def test_items_are_of_the_type_that_is_given_or_written_or_any():
-    assert RpcStream(numbers(1), item_type=int).item_type is int
-    assert RpcStream[float](numbers(1)).item_type is float
-    assert RpcStream(numbers(1)).item_type is Any
+class TestTypesOfItems:
+    def test_the_stream_may_know_it(self):
+        assert RpcStream(numbers(1), item_type=int).item_type is int
+        assert RpcStream[float](numbers(1)).item_type is float
+        assert RpcStream(numbers(1)).item_type is None
+
+    @pytest.mark.parametrize(
+        ("annotations", "expected"),
+        [
+            ((RpcStream[int],), int),
+            ((str, RpcStream[int] | None, list[RpcStream[int]]), int),
+            ((dict[str, list[RpcStream[bytes]]],), bytes),
+            ((Tree,), float),
+            ((list[Tree],), float),
+            ((RpcStream[int], RpcStream[str]), Any),
+            ((Row,), Any),
+            ((RpcStream,), Any),
+            ((int,), Any),
+            ((), Any),
+        ],
+        ids=str,
+    )
+    def test_or_else_the_place_where_it_is_written_does(
+        self, annotations: tuple[Any, ...], expected: Any
+    ):
+        assert item_type_within(annotations) == expected
+
+    async def test_what_the_place_says_counts_for_the_bytes(self, ends: Ends):
+        async def durations():
+            yield timedelta(seconds=90)
+
+        codec = ends.format.codec((RpcStream[timedelta],))
+        with coding(ends.owner.table, codec.types):
+            data = codec.encode_one(RpcStream(durations()))
+        with coding(ends.reader.table):
+            stream = codec.decode_one(data)
+        assert await read(stream) == [timedelta(seconds=90)]
+        _, item = ends.owner.named("$sys.I")[0]
+        assert item == ("00:01:30" if ends.format.is_text else 900_000_000)

@@ -7,11 +7,12 @@ that says so with `coding`. Items and acknowledgements are no business of this m
 
 from __future__ import annotations
 
-import typing
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from afresh.errors import FormatError, InvalidStateError
+
+from .item_types import item_type_of, item_type_within
 
 if TYPE_CHECKING:
     from .stream import RpcStream
@@ -101,27 +102,34 @@ def _shortened(data: object) -> str:
 
 
 _table: StreamTable | None = None
+_annotations: tuple[Any, ...] = ()
 
 
 class coding:  # noqa: N801 - reads as a statement: `with coding(table):`
     """While the block runs, streams among the values written and read belong to `table`.
 
     Coding is synchronous: the block must not await.
+
+    Args:
+        table: the streams of the peer.
+        annotations: the types of the values that are written. Streams that do not know the type of
+            their items have it from there.
     """
 
-    __slots__ = ("_previous", "_table")
+    __slots__ = ("_annotations", "_previous", "_table")
 
-    def __init__(self, table: StreamTable) -> None:
+    def __init__(self, table: StreamTable, annotations: tuple[Any, ...] = ()) -> None:
         self._table = table
+        self._annotations = annotations
 
     def __enter__(self) -> None:
-        global _table
-        self._previous = _table
-        _table = self._table
+        global _table, _annotations
+        self._previous = _table, _annotations
+        _table, _annotations = self._table, self._annotations
 
     def __exit__(self, *error: object) -> None:
-        global _table
-        _table = self._previous
+        global _table, _annotations
+        _table, _annotations = self._previous
 
 
 def to_wire(stream: RpcStream[Any]) -> str | dict[str, Any]:
@@ -134,9 +142,13 @@ def to_wire(stream: RpcStream[Any]) -> str | dict[str, Any]:
     if _table is None:
         raise InvalidStateError(
             "A stream can only be written into a message to another peer: return it from a "
-            "method, or pass it to one."
+            "method, or pass it to one. Streams within the items of another one need that to know "
+            "its item_type."
         )
-    reference = _table.share(stream)
+    item_type = stream.item_type
+    if item_type is None:
+        item_type = item_type_within(_annotations)
+    reference = _table.share(stream, item_type)
     return reference.to_text() if _table.link.format.is_text else reference.to_map()
 
 
@@ -156,11 +168,3 @@ def from_wire(annotation: Any, data: object) -> RpcStream[Any]:
     return _table.open(
         None if data == "" else StreamReference.parse(data), item_type_of(annotation)
     )
-
-
-def item_type_of(annotation: Any) -> Any:
-    """Return `T` of an annotation `RpcStream[T]`, or Any where it says nothing."""
-    arguments = typing.get_args(annotation)
-    if not arguments or isinstance(arguments[0], TypeVar):
-        return Any
-    return arguments[0]

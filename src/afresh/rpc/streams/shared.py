@@ -12,10 +12,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from afresh.errors import LimitError, RpcError
+from afresh.primitives.clock import current_clock
 from afresh.primitives.tasks import start_background
 
 from ..exceptions import NO_ERROR
@@ -54,6 +55,7 @@ class SharedStream:
     Args:
         table: the streams of the peer.
         stream: the source, and the rules.
+        item_type: what the items are.
         local_id: its number on the wire.
     """
 
@@ -79,14 +81,14 @@ class SharedStream:
     )
 
     def __init__(
-        self, table: StreamTable, stream: RpcStream[Any], local_id: int, mentioned_at: float
+        self, table: StreamTable, stream: RpcStream[Any], item_type: Any, local_id: int
     ) -> None:
         self.table: StreamTable = table
         self.stream: RpcStream[Any] = stream
         self.local_id: int = local_id
-        self.mentioned_at: float = mentioned_at
+        self.mentioned_at: float = current_clock().now()
         """When the consumer was last heard of."""
-        self._encode = self._encoder()
+        self._encode = self._encoder(item_type)
         # Items that no message can hold are more than a batch, and noticed as that.
         self._batch = min(BATCH, (table.link.limits.max_arguments - _FRAMING) // 2)
         # Items from _first, which is where the consumer has acknowledged everything before, to the
@@ -256,15 +258,15 @@ class SharedStream:
             await self._room
             self._room = None
 
-    def _encoder(self) -> Any:
-        codec = self.table.codec(self.stream.item_type)
-        encode = codec.encode_one
+    def _encoder(self, item_type: Any) -> Callable[[Any], bytes]:
+        codec = self.table.codec(item_type)
+        encode = codec.encode_item
         if not codec.has_streams:
             return encode
         table = self.table
 
         def encode_with_streams(item: Any) -> bytes:
-            with coding(table):
+            with coding(table, (item_type,)):
                 return encode(item)
 
         return encode_with_streams

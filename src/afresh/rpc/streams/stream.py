@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from afresh.errors import InvalidStateError
 
-from .reference import ACK_ADVANCE, ACK_PERIOD, item_type_of
+from .item_types import item_type_of
+from .reference import ACK_ADVANCE, ACK_PERIOD
 
 if TYPE_CHECKING:
     from .remote import RemoteStream
@@ -29,7 +30,7 @@ class RpcStream(AsyncIterator[T_co]):
     ```python
     class Market:
         async def prices(self, symbol: str) -> RpcStream[float]:
-            return RpcStream(self._follow(symbol), item_type=float)
+            return RpcStream(self._follow(symbol))
     ```
 
     On the other side it is an async iterator, to be read once:
@@ -52,8 +53,8 @@ class RpcStream(AsyncIterator[T_co]):
         source: where the items come from: an async generator, or an object whose `__aiter__` makes
             a new iterator whenever it is called. One that is an iterator itself can be read by one
             reader only.
-        item_type: what the items are; `RpcStream[float](…)` says it as well. Needed where records
-            have other field names on the wire than in Python.
+        item_type: what the items are; `RpcStream[float](…)` says it as well. If not given, what the
+            method is annotated with counts: `-> RpcStream[float]`.
         ack_period: the reader acknowledges at least every so many items.
         ack_advance: so many items may be under way. 64 and 2048 unless given, for real-time streams
             30 and 61.
@@ -149,10 +150,11 @@ class RpcStream(AsyncIterator[T_co]):
 
     @property
     def item_type(self) -> Any:
-        """What the items are; Any if nobody said."""
-        if self._item_type is not None:
-            return self._item_type
-        return item_type_of(getattr(self, "__orig_class__", None))
+        """What the items are; None if the stream itself does not know."""
+        if self._item_type is None:
+            called_as = getattr(self, "__orig_class__", None)
+            return None if called_as is None else item_type_of(called_as)
+        return self._item_type
 
     @property
     def is_remote(self) -> bool:

@@ -133,8 +133,12 @@ class StreamTable:
 
     # -- streams come and go
 
-    def share(self, stream: RpcStream[Any]) -> StreamReference:
+    def share(self, stream: RpcStream[Any], item_type: Any = Any) -> StreamReference:
         """Let the other side read a stream, and return what it finds it by.
+
+        Args:
+            stream: the source, and the rules.
+            item_type: what the items are.
 
         Raises:
             LimitError: the peer has too many streams.
@@ -145,7 +149,7 @@ class StreamTable:
         self._check_count()
         local_id = self._last_id = self._last_id + 1
         shared = RealTimeStream if stream.is_real_time else SharedStream
-        self._shared[local_id] = shared(self, stream, local_id, current_clock().now())
+        self._shared[local_id] = shared(self, stream, item_type, local_id)
         return StreamReference(
             self.link.peer_id,
             local_id,
