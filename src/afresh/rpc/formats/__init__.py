@@ -1,12 +1,12 @@
 """Wire formats: bytes into messages, and argument sections into values, and back.
 
-Four formats are built in: `json5np` and `json5` (text, for browsers and people), `msgpack6` and
-`msgpack6c` (binary; the latter names methods by hashes and is the shortest and fastest). Nothing
-here knows of connections or peers.
+Four formats are there: `json5np` and `json5` (text, for browsers and people), `msgpack6` and
+`msgpack6c` (binary; the latter names methods by hashes and is the shortest and fastest). Those that
+are binary have variants with compressed frames. Nothing here knows of connections or peers.
 """
 
 from .codec import Codec
-from .format import Format, FrameError, Headers, Incoming, Writer
+from .format import Compression, Format, FrameError, Headers, Incoming, Writer
 from .hashes import method_hash, result_hash
 from .naming import RecordNaming
 from .open_types import Open, register_open_type
@@ -18,6 +18,7 @@ from .times import Moment
 __all__ = [
     "NO_DEFAULT",
     "Codec",
+    "Compression",
     "Format",
     "FrameError",
     "Headers",

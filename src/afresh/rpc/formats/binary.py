@@ -22,6 +22,7 @@ from afresh.errors import FormatError
 from .format import (
     MAX_HEADER_VALUE,
     MAX_METHOD_NAME,
+    Compression,
     Format,
     FrameError,
     Headers,
@@ -52,6 +53,15 @@ class BinaryFormat(Format):
 
     is_text: ClassVar[bool] = False
     _codec_class = MsgpackCodec
+
+    def compression(self, *, is_server: bool) -> Compression | None:
+        kind = self.key.partition("-")[2]
+        if not kind:
+            return None
+        from .compression import Lz4Compression
+
+        is_full = kind == "lz4f"
+        return Lz4Compression(sends=is_server or is_full, receives=not is_server or is_full)
 
     def method_key(self, name: str) -> Hashable:
         return name.encode()

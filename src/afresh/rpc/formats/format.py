@@ -60,6 +60,25 @@ class Writer(Protocol):
         """
 
 
+class Compression(Protocol):
+    """Compresses and decompresses the frames of one connection."""
+
+    def pack(self, frame: bytes) -> bytes:
+        """Return what is sent for a frame; call it for each frame, in the order of sending."""
+
+    def unpack(self, frame: bytes, max_size: int) -> bytes:
+        """Return the frame that was received; call it for each, in the order of their coming.
+
+        Args:
+            frame: as it came.
+            max_size: how many bytes it may have when decompressed.
+
+        Raises:
+            FrameError: it is damaged or too large. Later frames may build upon it, so the
+                connection has to be closed.
+        """
+
+
 class Format(ABC):
     """One way to write messages and values as bytes.
 
@@ -112,6 +131,14 @@ class Format(ABC):
         Returns:
             The messages, up to the first that can't be read, and why that one can't.
         """
+
+    def compression(self, *, is_server: bool) -> Compression | None:
+        """Return what compresses the frames of a new connection; None if they are not compressed.
+
+        Args:
+            is_server: whether this side accepted the connection.
+        """
+        return None
 
     def codec(
         self,
