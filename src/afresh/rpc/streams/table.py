@@ -37,46 +37,34 @@ _NOBODY = uuid.UUID(int=0)
 
 
 class StreamHub(Protocol):
-    """What streams need of the hub."""
+    """What streams need of the hub: which errors travel, and how fields of records are named."""
 
     @property
-    def exceptions(self) -> ExceptionPolicy:
-        """Which errors travel, and as what."""
-
+    def exceptions(self) -> ExceptionPolicy: ...
     @property
-    def records(self) -> RecordNaming:
-        """How fields of records are named."""
+    def records(self) -> RecordNaming: ...
 
 
 class StreamLink(Protocol):
-    """What streams need of the peer whose streams they are."""
+    """What streams need of the peer whose streams they are.
+
+    `peer_id` is the host of streams that are owned here. Sources run in copies of `context`. What
+    `send_system` is given while there is no connection is dropped.
+    """
 
     @property
-    def hub(self) -> StreamHub:
-        """The rules of the hub."""
-
+    def hub(self) -> StreamHub: ...
     @property
-    def peer_id(self) -> uuid.UUID:
-        """The host of streams that are owned here."""
-
+    def peer_id(self) -> uuid.UUID: ...
     @property
-    def format(self) -> Format:
-        """How messages are written."""
-
+    def format(self) -> Format: ...
     @property
-    def limits(self) -> Limits:
-        """Sizes and times."""
-
+    def limits(self) -> Limits: ...
     @property
-    def context(self) -> contextvars.Context:
-        """What sources find; each gets a copy."""
-
+    def context(self) -> contextvars.Context: ...
     @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection."""
-
-    def send_system(self, name: str, related_id: int, arguments: bytes) -> None:
-        """Send a system call; dropped while there is no connection."""
+    def is_connected(self) -> bool: ...
+    def send_system(self, name: str, related_id: int, arguments: bytes) -> None: ...
 
 
 class StreamTable:
