@@ -307,7 +307,9 @@ def _has_tag(record: shape.Type, data: Any) -> bool:
 def _integral(data: Any) -> Any:
     # JavaScript has one kind of numbers: beyond 32 bits its integers come as floats.
     number = float(data) if isinstance(data, Decimal) else data
-    return int(number) if isinstance(number, float) and number.is_integer() else data
+    if isinstance(number, float) and number.is_integer() and abs(number) < 2**64:
+        return int(number)
+    return data
 
 
 def _without_decimals(data: Any) -> Any:
