@@ -273,6 +273,7 @@ class TestLocked:
     @pytest.fixture(autouse=True)
     def little_patience(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(sqlite_file, "_BUSY_TIMEOUT", 0.01)
+        monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.1)
         monkeypatch.setattr(sqlite_file, "_PAUSE", 0.05)
         with use_clock(LoopClock()):
             yield
@@ -328,6 +329,16 @@ class TestLocked:
         assert await again.get(key("new")) == entry("new")
         await again.aclose()
         assert len(complaints()) == 1
+
+    async def test_opening_waits_for_a_moment(
+        self, path: Path, lock: sqlite3.Connection, complaints: Callable[[], list[str]]
+    ) -> None:
+        cache = SqliteCache(path)
+        asyncio.get_running_loop().call_later(0.03, lock.close)
+        await cache.when_initialized()
+        assert complaints() == []
+        assert await works(cache)
+        await cache.aclose()
 
     async def test_clearing_waits_for_the_lock(self, path: Path) -> None:
         await fill(path)

@@ -199,6 +199,18 @@ class TestWriting:
         await first.aclose()
         await second.aclose()
 
+    async def test_many_may_begin_a_file_at_the_same_moment(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caches = [SqliteCache(path, "1") for _ in range(8)]
+        for name, cache in zip("abcdefgh", caches, strict=True):
+            cache.set(entry(name))
+        await asyncio.gather(*(cache.aclose() for cache in caches))
+        cache = SqliteCache(path, "1")
+        assert await names(cache, "abcdefgh") == "abcdefgh"
+        await cache.aclose()
+        assert "something else" not in caplog.text
+
     async def test_a_batch_of_any_length_is_written_in_full(self, path: Path) -> None:
         cache = SqliteCache(path)
         for count in (1, 99, 100, 101, 250):

@@ -45,7 +45,7 @@ class CacheEntry:
         key = self.key
         return len(self.data) + len(self.hash) + len(key.arguments) + len(key.method)
 
-    def matches(self, data: bytes, hash: str = "") -> bool:  # noqa: A002
+    def matches(self, data: bytes, hash: str = "") -> bool:
         """Whether a result is the same as this one: by its hash if there is one, or by its bytes.
 
         Args:

@@ -71,12 +71,12 @@ before the thread of the event loop is awake, which then waits for 5 ms until it
 _BUSY_TIMEOUT = 0.1
 """Seconds to wait for another process that writes; look-ups wait as long."""
 
+_PATIENCE = 1.0
+"""Seconds for which the file is tried at first: others may be making it at this moment, and SQLite
+does not wait for everything that they do."""
+
 _PAUSE = 1.0
 """Seconds between two attempts to open a locked file."""
-
-_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""SQLITE_ERROR is a statement that makes no sense; ours do, unless the tables are not ours."""
 
 
 class _NotOurs(Exception):
@@ -106,6 +106,7 @@ class SqliteFile:
         self._was_moved_aside = False
         self._was_locked = False
         self._opens_again_at = -math.inf
+        self._patience = _PATIENCE
         self._uncounted = max_bytes
 
     def __del__(self) -> None:
@@ -160,15 +161,27 @@ class SqliteFile:
             # close one that SQLite has open would drop the locks of this process on it.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            self._connection = sqlite3.connect(
-                self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare(self._connection)
-            except BaseException:
-                self._disconnect()
-                raise
+            give_up_at = time.monotonic() + self._patience
+            self._patience = 0.0
+            while self._connection is None:
+                try:
+                    self._connect()
+                except sqlite3.OperationalError as error:
+                    if not _is_locked(error) or time.monotonic() >= give_up_at:
+                        raise
+                    time.sleep(0.01)
         return self._connection
+
+    def _connect(self) -> None:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         is_current = _has_our_tables(connection)
@@ -202,8 +215,7 @@ class SqliteFile:
 
     def _mend(self, error: Exception) -> bool:
         """Whether to try again at once."""
-        code = getattr(error, "sqlite_errorcode", -1) & 0xFF
-        if code in _LOCKED:
+        if _is_locked(error):
             self._opens_again_at = current_clock().now() + _PAUSE
             log.log(
                 logging.DEBUG if self._was_locked else logging.WARNING,
@@ -213,8 +225,7 @@ class SqliteFile:
             self._was_locked = True
             return False
         try:
-            is_damaged = code in _DAMAGED or isinstance(error, _Damaged)
-            if is_damaged and not self._was_moved_aside:
+            if _is_damaged(error) and not self._was_moved_aside:
                 self._move_aside(error)
                 return True
         except OSError as reason:
@@ -289,15 +300,31 @@ class SqliteFile:
             )
 
 
+def _code(error: Exception) -> int:
+    """What SQLite calls the error, without the details; 255 if it is none of its own."""
+    return getattr(error, "sqlite_errorcode", -1) & 0xFF
+
+
+def _is_locked(error: Exception) -> bool:
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _is_damaged(error: Exception) -> bool:
+    # SQLITE_ERROR is a statement that makes no sense; ours do, unless the tables are not ours.
+    damages = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+    return isinstance(error, _Damaged) or _code(error) in damages
+
+
 def _has_our_tables(connection: sqlite3.Connection) -> bool:
     """Whether tables for entries are there; False if they may be made.
 
     Raises:
         _NotOurs: something else is there.
     """
+    # In this order: another process may make the tables, and say whose they are, at any moment.
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != _APPLICATION_ID and (application or tables):
         raise _NotOurs("it is a database of something else")
     if application == _APPLICATION_ID and schema > _SCHEMA:
