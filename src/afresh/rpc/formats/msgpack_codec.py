@@ -114,15 +114,20 @@ def _marker_hash(name: bytes) -> bytes:
     return (xxhash.xxh3_64_intdigest(name) & 0xFFFF).to_bytes(2, "little")
 
 
-def _read_marker(section: bytes, position: int) -> tuple[str, int]:
-    size = int.from_bytes(section[position : position + 2], "little")
+def _read_marker(section: bytes, position: int) -> tuple[str | None, int]:
+    """Return the tag of a marker and the position after it; None and the same one without it.
+
+    TypeScript peers send none. No record and no array begins as the short markers do, and a name is
+    told by its hash.
+    """
     start = position + 4
+    size = int.from_bytes(section[position : position + 2], "little")
     if size < 2:
         return (NULL if size else DECLARED), position + 2
     name = section[start : start + size]
-    if len(name) < size or section[start - 2 : start] != _marker_hash(name):
-        raise FormatError("The name of a type in front of a value is damaged.")
-    return name.decode(), start + size
+    if section[position + 2 : start] == _marker_hash(name):
+        return name.decode(), start + size
+    return None, position
 
 
 # What follows the first byte of a value, by that byte, from 0xC0 on: how many bytes of it there are

@@ -17,7 +17,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 _TIME_SPAN = re.compile(
-    r"(?P<sign>-?)(?:(?P<days>\d{1,8})\.)?(?P<hours>\d{1,2}):(?P<minutes>\d{2}):(?P<seconds>\d{2})"
+    r"(?P<sign>-?)(?:(?P<days>\d{1,9})\.)?(?P<hours>\d{1,2}):(?P<minutes>\d{2}):(?P<seconds>\d{2})"
     r"(?:\.(?P<fraction>\d{1,7}))?",
     re.ASCII,
 )
@@ -58,11 +58,11 @@ class Moment(datetime):
     @property
     def ticks(self) -> int:
         """How many ticks of 100 ns after the start of 1970 it is."""
-        return ticks_of(self - Moment.of(EPOCH))
+        return ticks_of(Moment.of(self) - Moment.of(EPOCH))
 
     def to_text(self) -> str:
         """ISO 8601 with seven digits of the second, as .NET writes it."""
-        return f"{self.astimezone(UTC).isoformat(timespec='microseconds')[:26]}0Z"
+        return f"{Moment.of(self).isoformat(timespec='microseconds')[:26]}0Z"
 
 
 def ticks_of(duration: timedelta) -> int:
@@ -115,7 +115,7 @@ def read_time_span(data: object) -> object:
             duration = timedelta(days, seconds, microseconds, 0, minutes, hours)
             return -duration if match["sign"] else duration
         if isinstance(data, (int, float)) and not isinstance(data, bool):
-            return timedelta(microseconds=data / TICKS_PER_MICROSECOND)
+            return timedelta(microseconds=int(data) // TICKS_PER_MICROSECOND)
     except OverflowError as error:
         raise ValueError(f"{str(data)[:40]!r} is not a duration: {error}") from None
     return data
