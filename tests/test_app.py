@@ -197,7 +197,7 @@ async def test_a_client_waits_for_a_server_that_is_not_there_yet() -> None:
     app.add(MemoryOrders())
     async with connect(f"ws://127.0.0.1:{port}/rpc/ws") as client:
         call = asyncio.create_task(client.service(Orders).place("u1"))
-        await until(lambda: client.peer is not None and client.peer.outbound)
+        await until(lambda: client.peer.outbound)
         assert not call.done()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

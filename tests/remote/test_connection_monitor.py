@@ -265,3 +265,15 @@ class TestWithARealPeer:
             await clock.advance(5)
             assert monitor.value.is_final
             assert monitor.text == "Disconnected."
+    async def test_it_tells_when_the_peer_is_closed_while_it_is_offline(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        peer = pair.peer
+        pair.stay_offline()
+        peer.wanted()
+        async with ConnectionMonitor(peer) as monitor:
+            await clock.advance(20)
+            assert not monitor.value.is_final
+            peer.close()
+            await clock.advance(1)
+            assert monitor.value.is_final

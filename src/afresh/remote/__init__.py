@@ -1,8 +1,16 @@
 """The graph across the wire: compute methods that live on the other side."""
 
-from .cache import CacheEntry, CacheKey, MemoryCache, RemoteCache, SharedCache, SqliteCache
+from .cache import (
+    CacheEntry,
+    CacheKey,
+    MemoryCache,
+    RemoteCache,
+    SharedCache,
+    SqliteCache,
+    open_cache,
+)
 from .client import Client, connect
-from .connection_monitor import ConnectionKind, ConnectionMonitor, ConnectionStatus
+from .connection_monitor import ConnectionKind, ConnectionMonitor, ConnectionStatus, MonitoredPeer
 from .kind import COMPUTE, ComputeCalls, ComputeKind
 
 __all__ = [
@@ -16,8 +24,10 @@ __all__ = [
     "ConnectionMonitor",
     "ConnectionStatus",
     "MemoryCache",
+    "MonitoredPeer",
     "RemoteCache",
     "SharedCache",
     "SqliteCache",
     "connect",
+    "open_cache",
 ]

@@ -30,7 +30,6 @@ class Client:
     """
 
     hub: RpcHub
-    peer: ClientPeer | None
     cache: RemoteCache | None
 
     def __init__(
@@ -38,6 +37,7 @@ class Client:
         url: str,
         *,
         cache: RemoteCache | str | Path | None,
+        cache_version: str,
         format: str,
         naming: NamingPolicy,
         limits: Limits | None,
@@ -45,8 +45,7 @@ class Client:
         connector: Connector | None,
     ) -> None:
         self.url: str = url
-        self.cache = open_cache(cache)
-        self._owns_cache = not isinstance(cache, RemoteCache)
+        self.cache = open_cache(cache, version=cache_version)
         self.hub = RpcHub(
             naming=naming,
             limits=limits,
@@ -56,19 +55,20 @@ class Client:
         )
         self._format = format
         self._connector = connector
-        self.peer = None
+        self._peer: ClientPeer | None = None
 
     @property
-    def _peer(self) -> ClientPeer:
-        if self.peer is None:
-            self.peer = self.hub.client_peer(
+    def peer(self) -> ClientPeer:
+        """This end of the connection; dials when it is first asked for, in a running event loop."""
+        if self._peer is None:
+            self._peer = self.hub.client_peer(
                 self.url, format=self._format, connector=self._connector
             )
-            self.peer.wanted()
-        return self.peer
+            self._peer.wanted()
+        return self._peer
 
     async def __aenter__(self) -> Self:
-        _ = self._peer
+        _ = self.peer
         return self
 
     async def __aexit__(
@@ -82,7 +82,7 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at the moment."""
-        return self.peer is not None and self.peer.is_connected
+        return self._peer is not None and self._peer.is_connected
 
     def service(self, contract: type[T], *, name: str | None = None) -> T:
         """Return the server's service of this contract.
@@ -97,7 +97,7 @@ class Client:
         Raises:
             DefinitionError: the class can't be a contract; says why.
         """
-        return self._peer.service(contract, name=name)
+        return self.peer.service(contract, name=name)
 
     def serve(self, contract: type[T], implementation: T, *, name: str | None = None) -> None:
         """Let the server call back: see `current_peer`.
@@ -117,16 +117,13 @@ class Client:
             UnknownFormatError: the server does not speak the format.
             PeerClosedError: the client was closed.
         """
-        await self._peer.connect()
+        await self.peer.connect()
 
     async def aclose(self) -> None:
         """End the connection and everything that waits for it."""
         await self.hub.aclose()
         if self.cache is not None:
-            if self._owns_cache:
-                await self.cache.aclose()
-            else:
-                await self.cache.flush()
+            await self.cache.aclose()
 
     def __repr__(self) -> str:
         return f"<Client of {self.url} {'connected' if self.is_connected else 'disconnected'}>"
@@ -136,6 +133,7 @@ def connect(
     url: str,
     *,
     cache: RemoteCache | str | Path | None = None,
+    cache_version: str = "",
     format: str = "msgpack6c",
     naming: NamingPolicy = PYTHON,
     limits: Limits | None = None,
@@ -151,6 +149,8 @@ def connect(
         url: "ws://…" or "wss://…", usually ending with "/rpc/ws"; "unix:…" for a Unix domain
             socket.
         cache: a file, or a `RemoteCache`, to keep results in from one start to the next.
+        cache_version: what was kept under another one is dropped; change it with the types of
+            results.
         format: how messages are written; "json5np" to read along.
         naming: `DOTNET` where the server is written in .NET.
         limits: sizes and times.
@@ -167,6 +167,7 @@ def connect(
     return Client(
         url,
         cache=cache,
+        cache_version=cache_version,
         format=format,
         naming=naming,
         limits=limits,

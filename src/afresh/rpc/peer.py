@@ -128,6 +128,7 @@ class Peer:
         "link",
         "loop",
         "outbound",
+        "queued",
         "remote",
         "secret",
         "streams",
@@ -150,7 +151,10 @@ class Peer:
         self.outbound: dict[int, OutboundCall] = {}
         """Calls made, by their number, until nothing more can come for them."""
         self.inbound: dict[int, InboundCall] = {}
-        """Calls that the other side made and that take their time, by its numbers."""
+        """Calls that the other side made and that take their time, by its numbers; by negative ones
+        those that it does not want answered."""
+        self.queued: int = 0
+        """How many messages of the other side wait in the dispatcher's queue."""
         self.is_closed: bool = False
         self.context: contextvars.Context = contextvars.Context()
         """What the handlers of this peer's calls find."""
@@ -322,31 +326,46 @@ class Peer:
         system = self._system.handlers
         endpoints = self.hub.endpoints(self.format, self.is_backend)
         queue = self.hub.dispatcher.queue
-        is_new = False
+        count = 0
+        room = self._room()
         for call_type, related_id, key, arguments, headers in messages:
             handler = system.get(key)
             if handler is not None:
-                if queue and key in self._system.in_order:
-                    queue.append((None, handler, related_id, arguments, headers))
+                if queue and key in self._system.in_order and count < room:
+                    queue.append((None, self, related_id, arguments, handler))
+                    count += 1
                 else:
                     handler(related_id, arguments, headers)
                 continue
             method = endpoints[call_type].get(key)
             if method is None:
                 self._refuse(call_type, related_id, key)
-            elif (
-                related_id
-                and len(self.inbound) >= self.limits.max_inbound_calls
-                and related_id not in self.inbound
-            ):
-                self.send_error(related_id, _too_many_calls(self.limits), method.definition)
-            else:
+            elif count < room or count < (room := self._room()):
                 queue.append((method, self, related_id, arguments, headers))
-                is_new = True
-        if is_new:
+                count += 1
+            elif related_id in self.inbound:
+                self.repeated(method, related_id)
+            else:
+                self._refuse_one_more(method, related_id)
+        if count:
+            self.queued += count
             self.hub.dispatcher.start()
         if error is not None:
             _log.warning("%r: the rest of a frame is dropped: %s", self, error)
+
+    def _room(self) -> int:
+        """How many more calls of the other side may run here."""
+        return self.limits.max_inbound_calls - len(self.inbound) - self.queued
+
+    def _refuse_one_more(self, method: ServedMethod, related_id: int) -> None:
+        error = LimitError(
+            f"Too many calls of this peer run here: Limits.max_inbound_calls allows "
+            f"{self.limits.max_inbound_calls:,}."
+        )
+        if related_id:
+            self.send_error(related_id, error, method.definition)
+        else:
+            self.complain("%s is dropped: %s", method, error)
 
     def _refuse(self, call_type: int, related_id: int, key: Any) -> None:
         name = self.format.method_name(key)
@@ -438,8 +457,10 @@ class Peer:
                 if call.is_sent:  # the other side would keep it for a while, in case of a return
                     self.send_system("$sys.Cancel:0", call.id, b"")
             self.flush()
-        if self.link is not None:
             self.link.close(error)
+        else:
+            since = self.connection_state.since
+            self._change_state(ConnectionState(False, since, None, error))
         if self._release_timer is not None:
             self._release_timer.cancel()
         for call in list(self.outbound.values()):
@@ -491,10 +512,3 @@ def _batches(messages: Sequence[bytes], size: int) -> Iterable[list[bytes]]:
         batch.append(message)
         filled += len(message)
     yield batch
-
-
-def _too_many_calls(limits: Limits) -> LimitError:
-    return LimitError(
-        f"Too many calls of this peer run here: Limits.max_inbound_calls allows "
-        f"{limits.max_inbound_calls:,}."
-    )
