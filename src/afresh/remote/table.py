@@ -272,5 +272,5 @@ def _go_stale_with(route: Route, node: Computed[Any]) -> None:
         if living is not None:
             invalidate(living, "its route has changed", True)
 
-    stop = route.on_changed(invalidate_node)
     reference = weakref.ref(node, lambda _: stop())
+    stop = route.on_changed(invalidate_node)
