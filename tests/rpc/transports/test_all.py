@@ -2,14 +2,16 @@
 
 import asyncio
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from afresh.errors import ConnectionClosedError, RejectedError, UnknownFormatError
+from afresh.primitives.clock import LoopClock, use_clock
 from afresh.primitives.tasks import background_tasks
 from afresh.rpc.transports import Connection, ConnectRequest
-from tests.rpc.transports.conftest import Network
+from tests.rpc.transports.conftest import WEBSOCKETS, Network, network_named
 from tests.rpc.transports.parties import PATIENCE, Party, eventually
 
 REQUEST = ConnectRequest("a-client", "msgpack6c")
@@ -336,6 +338,26 @@ async def test_receivers_do_not_run_in_the_context_of_who_sent(network: Network)
     client.connection.close()
     await client.lost()
     await client.connection.wait_closed()
+
+
+@pytest.mark.parametrize("name", ["unix", "tcp", *WEBSOCKETS])
+async def test_uvloop_will_do_as_well(name: str, tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def play() -> None:
+        async with network_named(name, tmp_path) as network:
+            network.hall.make = lambda: Party(echoes=True)
+            client, _ = await connect(network)
+            for size in SIZES:
+                client.connection.send(b"x" * size)
+            assert [len(frame) for frame in await client.heard(len(SIZES))] == SIZES
+            await close(client)
+
+    def run() -> None:
+        with use_clock(LoopClock()), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(play())
+
+    await asyncio.to_thread(run)
 
 
 def transport_of(connection: Connection) -> Any:

@@ -526,6 +526,45 @@ async def test_a_send_may_be_any_awaitable() -> None:
     assert sent[-1] == {"type": "websocket.send", "bytes": b"x"}
 
 
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_a_send_may_wait_in_an_iterator_that_is_no_coroutine(succeeds: bool) -> None:
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Native:
+        def __await__(self) -> Native:
+            return self
+
+        def __iter__(self) -> Native:
+            return self
+
+        def __next__(self) -> Any:
+            if gate.done():
+                raise StopIteration
+            gate._asyncio_future_blocking = True
+            return gate
+
+    hall = Hall()
+
+    def send(message: Any) -> Any:
+        return Native() if message["type"] == "websocket.send" else asyncio.sleep(0)
+
+    end = asyncio.Event()
+    playing = asyncio.ensure_future(play(RpcEndpoint(hall), send=send, until=end))
+    await eventually(lambda: hall.guests and hall.guests[0]._connection)
+    connection = hall.guests[0].connection
+    connection.send(b"x")
+    assert connection.buffered == 1
+    if succeeds:
+        gate.set_result(None)
+        await eventually(lambda: connection.buffered == 0)
+        assert hall.guests[0].errors == []
+        end.set()
+    else:
+        gate.set_exception(BrokenPipeError())
+        assert isinstance(await hall.guests[0].lost(), BrokenPipeError)
+    await playing
+
+
 async def test_a_server_that_cancels_the_application_is_obeyed() -> None:
     hall = Hall()
     playing = asyncio.ensure_future(play(RpcEndpoint(hall), until=asyncio.Event()))

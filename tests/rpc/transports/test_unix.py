@@ -355,6 +355,6 @@ async def test_dialling_may_be_cancelled_at_any_moment(path: Path) -> None:
     await server.close()
 
 
-async def test_a_port_that_nobody_listens_on_is_an_os_error(unused_tcp_port: int) -> None:
-    with pytest.raises(OSError, match=str(unused_tcp_port)):
+async def test_a_port_that_nobody_listens_on_is_a_connection_refused(unused_tcp_port: int) -> None:
+    with pytest.raises(ConnectionRefusedError):
         await TcpConnector("127.0.0.1", unused_tcp_port)(Party(), REQUEST)

@@ -300,8 +300,8 @@ async def test_what_is_no_websocket_server_is_no_connection(answer: bytes) -> No
         assert client._connection is None
 
 
-async def test_a_port_that_nobody_listens_on_is_an_os_error(unused_tcp_port: int) -> None:
-    with pytest.raises(OSError, match=str(unused_tcp_port)):
+async def test_a_port_that_nobody_listens_on_is_a_connection_refused(unused_tcp_port: int) -> None:
+    with pytest.raises(ConnectionRefusedError):
         await WebSocketConnector(f"ws://127.0.0.1:{unused_tcp_port}")(Party(), REQUEST)
 
 

@@ -19,6 +19,7 @@ from collections.abc import (
     Collection,
     Generator,
     Iterable,
+    Iterator,
     MutableMapping,
 )
 from typing import Any, Final
@@ -247,7 +248,7 @@ class _AsgiConnection(ReceivingConnection):
                 self._send_rest(steps, waits_for, size), name="afresh.rpc send"
             )
 
-    async def _send_rest(self, steps: Generator[Any, Any, None], waits_for: Any, size: int) -> None:
+    async def _send_rest(self, steps: Iterator[Any], waits_for: Any, size: int) -> None:
         try:
             await _resume(steps, waits_for)
             self._buffered -= size
@@ -296,15 +297,20 @@ class _AsgiConnection(ReceivingConnection):
 
 
 @types.coroutine
-def _resume(steps: Generator[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that was stepped by hand until it had to wait for something."""
+def _resume(steps: Iterator[Any], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with what was stepped by hand until it had to wait for something.
+
+    Does what `yield from` would, if that did not begin with a step of its own.
+    """
     while True:
         try:
-            value = yield waits_for
+            yield waits_for
         except BaseException as error:
+            if not isinstance(steps, Generator):  # some servers have plain iterators
+                raise
             step = functools.partial(steps.throw, error)
         else:
-            step = functools.partial(steps.send, value)
+            step = functools.partial(next, steps)
         try:
             waits_for = step()
         except StopIteration:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import msgspec
 
@@ -118,8 +119,8 @@ class _Opening(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast: the transports of uvloop are no subclass of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
         request, proof = self._request, self._request.proof
         greeting = Greeting(
             request.client_id,

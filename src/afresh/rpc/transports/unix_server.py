@@ -13,7 +13,7 @@ import socket
 import stat
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -183,8 +183,8 @@ class _Opening(asyncio.Protocol):
         self._timer: Timer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast: the transports of uvloop are no subclass of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
         self._server._open.add(self)
         self._timer = current_clock().call_later(_GREETING_TIMEOUT, transport.abort)
 

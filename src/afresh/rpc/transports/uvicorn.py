@@ -5,11 +5,11 @@ reading for each message.
 uvicorn shop:asgi --ws afresh.rpc.transports.uvicorn:Protocol
 ```
 
-or `uvicorn.run(app, ws=Protocol)`. The handshake, routing, and WebSockets of other applications on
-the same server are uvicorn's own. Connections of `RpcEndpoint` are accepted without compression,
-have no pings of uvicorn's (peers have their own keep-alive), and are cut when a client that reads
-nothing is to be let go; behind the plain protocol its socket would stay open, with what uvicorn
-has buffered for it.
+or `uvicorn.run(app, ws=Protocol)`, with uvicorn 0.44 or newer. The handshake, routing, and
+WebSockets of other applications on the same server are uvicorn's own. Connections of `RpcEndpoint`
+are accepted without compression, have no pings of uvicorn's (peers have their own keep-alive), and
+are cut when a client that reads nothing is to be let go; behind the plain protocol its socket would
+stay open, with what uvicorn has buffered for it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote, urlencode
 
 from websockets.client import ClientProtocol
@@ -119,8 +119,8 @@ class _Opening(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast: the transports of uvloop are no subclass of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
         request = self._protocol.connect()
         request.headers.update(self._headers)
         self._protocol.send_request(request)
