@@ -252,24 +252,44 @@ async def test_an_iterator_can_be_read_by_one_reader_only(ends: Ends):
         await read(first)
 
 
-async def test_an_iterator_that_nobody_began_to_read_is_closed_all_the_same(ends: Ends):
-    class Source:
-        is_closed = False
+class Iterator:
+    """A source that has nothing to give, and notes that it was closed."""
 
-        def __aiter__(self):
-            return self
+    is_closed = False
 
-        async def __anext__(self) -> int:
-            raise StopAsyncIteration
+    def __aiter__(self):
+        return self
 
-        async def aclose(self) -> None:
-            self.is_closed = True
+    async def __anext__(self) -> int:
+        await asyncio.Event().wait()
+        raise StopAsyncIteration
 
-    source = Source()
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("pause", [0, 1, 5])
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_an_iterator_is_closed_however_far_reading_got(
+    ends: Ends, is_begun: bool, pause: int
+):
+    source = Iterator()
     ends.stream(source)
+    if is_begun:
+        ends.owner.say("$sys.Ack:2", 1, 0, ends.owner.peer_id)
+        await turns(pause)
     ends.owner.table.close(ConnectionError("closed"))
     await turns()
     assert source.is_closed
+
+
+async def test_releasing_a_reference_leaves_a_local_reader_alone(ends: Ends):
+    stream = RpcStream(numbers(3, lambda _: True))
+    assert await anext(stream) == 0
+    ends.owner.table.share(stream)
+    ends.owner.table.close(ConnectionError("closed"))
+    await turns()
+    assert [await anext(stream), await anext(stream)] == [1, 2]
 
 
 async def test_a_reference_that_nobody_read_does_not_take_the_source_from_another(ends: Ends):

@@ -231,3 +231,20 @@ class TestProtection:
 async def read_on(stream: RpcStream[Any]) -> None:
     while True:
         await anext(stream)
+
+
+async def test_items_that_were_read_do_not_count_as_unread_for_other_streams(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote, "MAX_UNREAD", 20_000)
+    feeds = [Feed() for _ in range(30)]
+    tasks = []
+    for feed in feeds:
+        feed.put("x" * 1000)
+        tasks.append(asyncio.ensure_future(read(ends.stream(feed.follow(), str))))
+        await turns()
+    assert ends.reader.table.unread == 0
+    for feed in feeds:
+        feed.put(None)
+    for task in tasks:
+        assert await task == ["x" * 1000]

@@ -7,7 +7,6 @@ Which stream a message is for, and what connections and peers do, is the table's
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from itertools import repeat
@@ -15,22 +14,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from afresh.errors import InvalidStateError, LimitError, RpcError
 
+from .sections import MAX_BATCH
+
 if TYPE_CHECKING:
     from ..formats import Codec
     from .reference import StreamReference
     from .table import StreamTable
 
-__all__ = ["MAX_BATCH", "MAX_UNREAD", "RemoteStream"]
+__all__ = ["MAX_UNREAD", "RemoteStream"]
 
 T = TypeVar("T")
 
-MAX_BATCH = 1024
-"""How many items a message may hold, at most."""
-
 MAX_UNREAD = 268_435_456
 """How many bytes of items may wait to be read, in all streams of a peer together."""
-
-_log = logging.getLogger("afresh.rpc")
 
 
 class RemoteStream(Generic[T]):
@@ -168,6 +164,7 @@ class RemoteStream(Generic[T]):
 
     async def _wait(self) -> None:
         assert self._loop is not None
+        self._forget_sizes(self._received)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -205,6 +202,7 @@ class RemoteStream(Generic[T]):
         if self._is_over:
             return
         consumed = self._received - len(self._items)
+        self._forget_sizes(consumed)
         if self._has_gap:
             self.reset()
         elif consumed > self._acked:
@@ -237,7 +235,9 @@ class RemoteStream(Generic[T]):
             if index < 0 or index > expected:
                 self._note_gap(index)
                 return
-            batch = batch[expected - index :]  # the rest was here before
+            batch = batch[expected - index :]  # the others were here before
+            if not batch:
+                return
         items = self._items
         end = expected + len(batch)
         consumed = expected - len(items)

@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-__all__ = ["sections_of"]
+__all__ = ["MAX_BATCH", "sections_of"]
+
+MAX_BATCH = 1024
+"""How many items a message may hold, at most."""
 
 _pack = msgspec.msgpack.Encoder().encode
 

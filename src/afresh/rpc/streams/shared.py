@@ -9,7 +9,6 @@ what connections and peers do, is the table's part.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from afresh.primitives.tasks import start_background
 
 from ..exceptions import NO_ERROR
 from .reference import coding
+from .sections import MAX_BATCH
 
 if TYPE_CHECKING:
     from ..exceptions import ExceptionInfo
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedStream"]
 
-MAX_BATCH = 1024
-"""How many items a message may hold, at most."""
 BATCH = 65_536
 """About how many bytes a message of several items may take."""
 BUFFER = 2_097_152
@@ -45,8 +43,6 @@ _FIRST_BATCH = 1024
 """The more a source gives without waiting for anything, the longer batches get, from this on."""
 _FRAMING = 64
 """More bytes than a message takes beside its items and what separates them."""
-
-_log = logging.getLogger("afresh.rpc")
 
 
 class SharedStream:
@@ -163,8 +159,8 @@ class SharedStream:
         self._items.clear()
         if self._task is not None:
             self._task.cancel()
-        else:
-            start_background(self.stream.aclose, name=f"close {self!r}")
+        if not self.stream._is_claimed:
+            start_background(self.stream._close_unread, name=f"close {self!r}")
 
     # -- reading the source
 
@@ -227,13 +223,12 @@ class SharedStream:
         self._check_last()
         self._marks.append((self._first + len(self._items), size))
         self._buffered += size
-        if not self._is_turn_marked:
-            self._mark_turn()
+        self._mark_turn()
         self._flush()
         slices = (time.perf_counter() - self._turn_began_at) / SLICE
         await asyncio.sleep(0)
-        if self._buffered > BUFFER:
-            await self._wait_for_room(self.stream.ack_advance)
+        await self._wait_for_room(self.stream.ack_advance)
+        self._mark_turn()  # the source did not wait, and may have more at once
         return max(min(int(budget / max(slices, 0.5)), self._batch), _ITEM)
 
     def _check_last(self) -> None:
@@ -249,9 +244,8 @@ class SharedStream:
     async def _wait_for_room(self, advance: int) -> None:
         assert self._loop is not None
         items = self._items
-        while not self._is_closed and (
-            len(items) >= advance
-            or (self._buffered > BUFFER and len(items) > self.stream.ack_period)
+        while len(items) >= advance or (
+            self._buffered > BUFFER and len(items) > self.stream.ack_period
         ):
             self._flush()
             self._room = self._loop.create_future()

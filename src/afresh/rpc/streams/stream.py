@@ -195,14 +195,16 @@ class RpcStream(AsyncIterator[T_co]):
         """
         if self._remote is not None:
             self._remote.leave()
-            return
-        if not self._is_claimed:
+        elif not self._is_claimed:
+            await self._close_unread()
+        elif self._iterator is not None:
+            await _close(self._iterator)
+
+    async def _close_unread(self) -> None:
+        """Close the source, unless somebody reads it."""
+        if not self._is_claimed and self._source is not None:
             self._is_claimed = True
-            close = getattr(self._source, "aclose", None)
-        else:
-            close = getattr(self._iterator, "aclose", None)
-        if close is not None:
-            await close()
+            await _close(self._source)
 
     def _claim(self) -> AsyncIterator[T_co]:
         """Begin to read the source for the other side."""
@@ -227,3 +229,9 @@ class RpcStream(AsyncIterator[T_co]):
         if self._remote is not None:
             return f"<RpcStream {self._remote.reference.local_id} from {self._remote.table.link!r}>"
         return f"<RpcStream of {self._source!r}>"
+
+
+async def _close(source: object) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()
