@@ -12,6 +12,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +21,16 @@ from unittest import mock
 
 import pytest
 
+from tests.rpc.transports.parties import serving
+
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 30.0
+SERVED = "localhost:8000"
 
 FENCE = re.compile(
     r"""
-    (?:^[ ]*<!--[ ]*not[ ]run:[ ]*(?P<reason>[^\n]+?)[ ]*-->[ ]*\n\s*?)?
-    ^(?P<indent>[ ]*)(?P<ticks>`{3,})[ ]*python\b[^\n]*\n
+    (?:^[ ]*<!--[ ]*(?P<mark>not[ ]run|served):[ ]*(?P<words>[^\n]+?)[ ]*-->[ ]*\n\s*?)?
+    ^(?P<indent>[ ]*)(?P<ticks>`{3,})[ ]*python\b(?:[^\n]*title="(?P<file>\w+)\.py")?[^\n]*\n
     (?P<code>.*?)
     ^(?P=indent)(?P=ticks)[ ]*$
     """,
@@ -40,31 +44,41 @@ class Snippet:
 
     line: int
     code: str
-    reason: str | None
+    reason: str | None = None
     """Why it is not run, if so."""
+    served: str | None = None
+    """What is served from here on, if so."""
+    module: str | None = None
+    """What it is imported as, if so."""
 
 
 def snippets(text: str) -> Iterator[Snippet]:
     """The blocks of a Markdown text, those inside lists, tabs and notes as well."""
     for match in FENCE.finditer(text):
         line = text.count("\n", 0, match.start("code"))
-        yield Snippet(line, textwrap.dedent(match["code"]), match["reason"])
+        words = {match["mark"]: match["words"]}
+        code = textwrap.dedent(match["code"])
+        yield Snippet(line, code, words.get("not run"), words.get("served"), match["file"])
 
 
 async def run(path: str, blocks: list[Snippet]) -> ModuleType:
     """Run the blocks one after another in a module of their own, which is returned."""
     module = ModuleType("__main__")
     module.__file__ = path  # some look for the file of a class
+    modules = {block.module: module for block in blocks if block.module is not None}
+    address = SERVED
     programs: list[Coroutine[Any, Any, object]] = []
-    with (
+    async with AsyncExitStack() as stack:
         # Classes look their module up by name, to resolve annotations among other things.
-        mock.patch.dict("sys.modules", {"__main__": module}),
+        stack.enter_context(mock.patch.dict("sys.modules", {"__main__": module, **modules}))
         # A loop runs already: what a program hands to it is awaited when its block is done.
-        mock.patch("asyncio.run", programs.append),
-    ):
+        stack.enter_context(mock.patch("asyncio.run", programs.append))
         for block in blocks:
+            if block.served is not None:
+                app = vars(module)[block.served]
+                address = f"127.0.0.1:{await stack.enter_async_context(serving(app))}"
             # The lines of a traceback are those of the Markdown file.
-            source = "\n" * block.line + block.code
+            source = "\n" * block.line + block.code.replace(SERVED, address)
             code = compile(source, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, vars(module))
             if inspect.iscoroutine(result):
@@ -150,3 +164,34 @@ async def test_a_program_that_starts_its_own_event_loop_runs_too() -> None:
     program = "async def main():\n    global done\n    done = True\n\nasyncio.run(main())\n"
     text = f"```python\nimport asyncio\n\n{program}```\n\n```python\nassert done\n```\n"
     assert (await run("page.md", list(snippets(text)))).done
+
+
+async def test_a_block_can_be_imported_by_the_name_of_its_file() -> None:
+    text = """```python title="numbers_of_mine.py"\none = 1\n```\n"""
+    text += "```python\nfrom numbers_of_mine import one as number\nassert number == 1\n```\n"
+    assert (await run("page.md", list(snippets(text)))).number == 1
+
+
+async def test_an_app_is_served_where_the_page_says() -> None:
+    """And not before the block that says so."""
+    text = """```python
+from afresh import App, connect
+
+class Echo:
+    async def say(self, text: str) -> str:
+        return text
+
+app = App()
+app.add(Echo())
+asgi = app.asgi()
+address = "localhost:8000"
+```
+
+<!-- served: asgi -->
+```python
+async with connect("ws://localhost:8000/rpc/ws") as client:
+    answer = await client.service(Echo).say("hello")
+```
+"""
+    module = await run("page.md", list(snippets(text)))
+    assert (module.address, module.answer) == ("localhost:8000", "hello")
