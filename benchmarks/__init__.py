@@ -19,6 +19,8 @@ How a figure comes about:
 
 The baseline that most rows divide by is awaiting a method ``async def get(self, key): return key``.
 
+Calls between processes are measured by ``rpc``, in its own way.
+
 ``rows`` holds the bounds; ``workloads`` what is run; ``peers`` the neighbours as their
 documentation shows them; ``conductor`` and ``worker`` the two sides of a run; ``report`` what is
 printed. Nothing here is imported by afresh or by its tests.

@@ -185,20 +185,29 @@ def _weigh(plan: Plan, variant: Variant, say: Callable[[str], None]) -> dict[str
 
 
 def _call(
-    plan: Plan, variant: Variant, result: Measured, cores: list[int], say: Callable[[str], None]
+    plan: Plan,
+    variant: Variant,
+    result: Measured,
+    cores: list[int],
+    is_second_twin: bool,
+    say: Callable[[str], None],
 ) -> None:
+    """Measure RPC. What does not touch the graph is the same for both twins."""
+    workloads = [
+        workload
+        for workload in plan.workloads
+        if not is_second_twin or workload not in cases.WITHOUT_GRAPH
+    ]
+
+    def say_which(words: str) -> None:
+        say(f"{result.name}: {words}")
+
     try:
         rpc.measure(
-            plan.workloads,
-            variant.start,
-            cores,
-            plan.rpc_rounds,
-            plan.quick,
-            result.add,
-            lambda words: say(f"{result.name}: {words}"),
+            workloads, variant.start, cores, plan.rpc_rounds, plan.quick, result.add, say_which
         )
-        if cases.CONNECTIONS in plan.workloads:
-            result.memory |= rpc.weigh(variant.start, cores, plan.quick, say)
+        if cases.CONNECTIONS in workloads:
+            result.memory |= rpc.weigh(variant.start, cores, plan.quick, say_which)
     except RuntimeError as error:
         raise BenchmarkError(str(error)) from error
 
@@ -221,6 +230,8 @@ def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measure
     if MEMORY in plan.workloads:
         for variant, result in zip(variants, measured, strict=True):
             result.memory = _weigh(plan, variant, say)
+    called: set[str] = set()
     for variant, result in zip(variants, measured, strict=True):
-        _call(plan, variant, result, cores, say)
+        _call(plan, variant, result, cores, variant.python in called, say)
+        called.add(variant.python)
     return measured

@@ -141,31 +141,59 @@ IN_README = {
 """The ratios that the README shows, and the words it has for them."""
 
 
+RPC_IN_README = {
+    "remote call, 100 in flight: grpc.aio ÷ afresh": "a call through grpc.aio, 100 in flight",
+    "remote call, 1,000 in flight: grpc.aio ÷ afresh": "the same with 1,000 in flight",
+    "remote call, 1 in flight: grpc.aio ÷ afresh": "the same one by one",
+    "remote call, 100 in flight: python-socketio with acks ÷ afresh": (
+        "an event with acknowledgement through python-socketio, 100 in flight"
+    ),
+    "remote call, 100 in flight: FastAPI and aiohttp ÷ afresh": (
+        "a request from aiohttp to FastAPI, 100 in flight"
+    ),
+    "stream of 100 B items: grpc.aio ÷ afresh": "an item of 100 bytes in a stream of grpc.aio",
+    "stream of 100 B items: server-sent events ÷ afresh": "the same as a server-sent event",
+}
+"""The ratios of RPC that the README shows, and the words it has for them."""
+
+
 def markdown(results: dict[str, Any]) -> str:
-    """The table for the README, from a run's JSON: one column a variant."""
+    """The tables for the README, from a run's JSON: one column a variant."""
     variants = results["variants"]
-    names = [
-        ".".join(variant["python"].split(".")[:2])
-        + (", pure twin" if variant["twin"] == "pure" else "")
-        for variant in variants
-    ]
-    lines = [
-        "| Times | " + " | ".join(names) + " |",
-        "|---|" + "---:|" * len(variants),
-    ]
-    rows = {row["what"]: index for index, row in enumerate(variants[0]["rows"])}
-    for what, words in IN_README.items():
-        figures = [number(variant["rows"][rows[what]]["figure"]) for variant in variants]
-        lines.append(f"| {words} | " + " | ".join(figures) + " |")
+    graph = _table("Times", IN_README, variants, [_name(variant) for variant in variants])
+    calling = [variant for variant in variants if "calls" in variant["nanoseconds"]]
+    rpc = _table("Times afresh's", RPC_IN_README, calling, [_version(each) for each in calling])
     peers = ", ".join(f"{name} {version}" for name, version in variants[0]["peers"].items())
-    lines += [
-        "",
-        (
-            f"Medians of {results['rounds']} interleaved rounds on one core, by CPython version. "
-            f"Peers: {peers}."
-        ),
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *graph,
+            *rpc,
+            f"Medians of interleaved rounds, by CPython version. Peers: {peers}.",
+        ]
+    )
+
+
+def _version(variant: dict[str, Any]) -> str:
+    return ".".join(variant["python"].split(".")[:2])
+
+
+def _name(variant: dict[str, Any]) -> str:
+    return _version(variant) + (", pure twin" if variant["twin"] == "pure" else "")
+
+
+def _table(
+    title: str, words: dict[str, str], variants: list[dict[str, Any]], names: list[str]
+) -> list[str]:
+    """A table of the rows that were measured; nothing where none was."""
+    lines = []
+    for what, said in words.items():
+        figures = [
+            row["figure"] for variant in variants for row in variant["rows"] if row["what"] == what
+        ]
+        if figures:
+            lines.append(f"| {said} | " + " | ".join(map(number, figures)) + " |")
+    head = [f"| {title} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    return [*head, *lines, ""] if lines else []
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

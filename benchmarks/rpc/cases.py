@@ -18,7 +18,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "remote": ("local hit", "remote hit"),
     "broadcast": ("broadcast",),
 }
-"""Workload that is timed to its cases."""
+"""Workload that is timed to its cases. The one with a crowd of clients comes last."""
+
+WITHOUT_GRAPH = ("calls", "streams")
+"""Workloads that no compute method takes part in."""
 
 CONNECTIONS = "connections"
 """The workload that is weighed."""

@@ -20,9 +20,6 @@ from benchmarks.rpc.cores import keep_on
 from benchmarks.rpc.load import Load, load_of
 from benchmarks.rpc.orders import Process, carry_out_orders
 
-LOOPS_PER_SAMPLE = 3
-"""A sample is the least of so many loops."""
-
 Cost = tuple[float, float, float]
 """Seconds for one operation: as time goes by, and of the processors for the client and the
 server."""
@@ -37,6 +34,7 @@ class Worker:
         self.cores = cores
         self.crowd_size = 100 if quick else 1_000
         self.seconds = 0.02 if quick else 0.06
+        self.loops = 1 if quick else 3
         self.client: Any = None
         self.crowd: Any = None
         self.prepared: dict[str, tuple[Load, int]] = {}
@@ -64,7 +62,7 @@ class Worker:
         self._choose_cores(case)
         gc.collect()
         self.server.ask("collect")
-        costs = [await self._once(load, count) for _ in range(LOOPS_PER_SAMPLE)]
+        costs = [await self._once(load, count) for _ in range(self.loops)]
         elapsed, client, server = map(min, zip(*costs, strict=True))
         return elapsed, client, server
 
@@ -117,6 +115,7 @@ class Worker:
 
 async def serve(stack: Any, server: Process, cores: list[int], quick: bool) -> None:
     """Take orders until the process ends."""
+    assert server.first, "the port"
     worker = Worker(stack, server, cores, quick)
     await carry_out_orders(
         None, {"prepare": worker.prepare, "sample": worker.sample, "weigh": worker.weigh}

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
@@ -30,7 +30,7 @@ def _running(start: Start, stack: str, options: str) -> Iterator[Process]:
 
 
 def measure(
-    workloads: tuple[str, ...],
+    workloads: Collection[str],
     start: Start,
     cores: list[int],
     rounds: int,
@@ -51,26 +51,28 @@ def measure(
         say: is told what is being done.
     """
     options = json.dumps({"cores": cores, "quick": quick})
-    for workload in CASES:
-        if workload not in workloads:
-            continue
-        with ExitStack() as exits:
-            clients = {
-                stack: exits.enter_context(_running(start, stack, options))
-                for stack in STACKS[workload]
-            }
-            there = [stack for stack, client in clients.items() if client.first is None]
+    chosen = [workload for workload in CASES if workload in workloads]
+    with ExitStack() as exits:
+        clients = {
+            stack: exits.enter_context(_running(start, stack, options))
+            for stack in dict.fromkeys(stack for workload in chosen for stack in STACKS[workload])
+        }
+        for stack, client in clients.items():
+            if client.first is not None:
+                print(f"{stack} is left out: {client.first}.")
+        for workload in chosen:
+            stacks = [stack for stack in STACKS[workload] if clients[stack].first is None]
             for case in CASES[workload]:
                 say(f"{workload}: setting up {case}")
-                for stack in there:
+                for stack in stacks:
                     clients[stack].ask("prepare", case)
             for turn in range(rounds):
                 say(f"{workload}: round {turn + 1} of {rounds}")
                 # Who goes first changes every round.
-                first = turn % len(there)
+                first = turn % max(1, len(stacks))
                 samples = {}
                 for case in CASES[workload]:
-                    for stack in there[first:] + there[:first]:
+                    for stack in stacks[first:] + stacks[:first]:
                         elapsed, client, server = clients[stack].ask("sample", case)
                         samples[f"{stack}, {case}"] = elapsed
                         samples[f"{stack}, {case}, CPU"] = client + server

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from threading import Thread
 from typing import Any, NoReturn
 
@@ -24,8 +25,11 @@ class Process:
     def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         self.name = name
         self.process = process
-        self.first: Any = self.answer()
+
+    @cached_property
+    def first(self) -> Any:
         """What it said before it took any order."""
+        return self.answer()
 
     def tell(self, order: str, *arguments: Any) -> None:
         """Give an order without waiting for the answer."""

@@ -29,7 +29,7 @@ class Calculator:
 
 
 class Values(ComputeService):
-    """A value that changes, and as many that do not as anybody asks for."""
+    """A value that changes, and any number of others that do not."""
 
     value = 0
 
@@ -108,5 +108,7 @@ class Crowd(crowd.Crowd):
 
     async def _follow(self, client: Connected) -> None:
         computed = await client.service(Values).latest.capture()
-        async for fresh in computed.changes(delayer=0):
-            self.tell(fresh.value)
+        while True:
+            self.tell(computed.value)
+            await computed.when_invalidated()
+            computed = await computed.update()

@@ -28,7 +28,7 @@ class UvicornServer:
         config = uvicorn.Config(
             self.application(),
             loop="asyncio",
-            ws=self.ws,  # type: ignore[arg-type]
+            ws=self.ws,
             lifespan="off",
             access_log=False,
             log_level="warning",

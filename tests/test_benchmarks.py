@@ -1,0 +1,33 @@
+"""The benchmarks run. What they measure is for `make bench`, on a machine that rests otherwise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_quick_run_measures_rpc(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--pure-only"]
+    rows = "calls,streams,remote,broadcast,connections"
+    run = subprocess.run(
+        [*command, "--rows", rows, "--output", str(output)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert run.returncode == 0, run.stderr
+    (variant,) = json.loads(output.read_text(encoding="utf-8"))["variants"]
+    figures = {row["what"]: row["figure"] for row in variant["rows"]}
+    for what in (
+        "remote call, 1,000 in flight",
+        "stream of 100 B items",
+        "hit of a remote compute method ÷ of a local one",
+        "change pushed to 1,000 clients (to 100 in a quick run)",
+        "a live subscription, on the server",
+    ):
+        assert figures[what] > 0, what
