@@ -40,31 +40,43 @@ class StreamHub(Protocol):
     """What streams need of the hub: which errors travel, and how fields of records are named."""
 
     @property
-    def exceptions(self) -> ExceptionPolicy: ...
+    def exceptions(self) -> ExceptionPolicy:
+        """Which errors travel, and as what."""
+
     @property
-    def records(self) -> RecordNaming: ...
+    def records(self) -> RecordNaming:
+        """How fields of records are named."""
 
 
 class StreamLink(Protocol):
-    """What streams need of the peer whose streams they are.
-
-    `peer_id` is the host of streams that are owned here. Sources run in copies of `context`. What
-    `send_system` is given while there is no connection is dropped.
-    """
+    """What streams need of the peer whose streams they are."""
 
     @property
-    def hub(self) -> StreamHub: ...
+    def hub(self) -> StreamHub:
+        """What the peer belongs to."""
+
     @property
-    def peer_id(self) -> uuid.UUID: ...
+    def peer_id(self) -> uuid.UUID:
+        """The host of streams that are owned here."""
+
     @property
-    def format(self) -> Format: ...
+    def format(self) -> Format:
+        """How messages are written."""
+
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """Sizes and times."""
+
     @property
-    def context(self) -> contextvars.Context: ...
+    def context(self) -> contextvars.Context:
+        """What sources run in copies of."""
+
     @property
-    def is_connected(self) -> bool: ...
-    def send_system(self, name: str, related_id: int, arguments: bytes) -> None: ...
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+
+    def send_system(self, name: str, related_id: int, arguments: bytes) -> None:
+        """Send a system call; dropped while there is no connection."""
 
 
 class StreamTable:

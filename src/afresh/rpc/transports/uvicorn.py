@@ -32,11 +32,13 @@ class Protocol(WebSocketsSansIOProtocol):
     _direct: _DirectConnection | None = None
 
     def handle_connect(self, event: Request) -> None:
+        """Take in the opening handshake, and offer the short cut to applications."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][DIRECT] = self._serve  # type: ignore[assignment]
 
     def shutdown(self) -> None:
+        """Close the connection, since the server ends."""
         if self._direct is None:
             super().shutdown()
         else:
