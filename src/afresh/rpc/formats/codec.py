@@ -131,9 +131,15 @@ class Codec(ABC):
             except Exception:
                 return read(section)[0]
 
-        self.encode_one = encode_plainly if is_plain else lambda value: self._write((value,))
-        self.encode_item = encode_plainly if is_plain else encode_item
-        self.decode_one = decode_plainly if is_plain else lambda section: read(section)[0]
+        if is_plain:
+            self.encode = lambda values: encode_plainly(*values)
+            self.decode = lambda section: (decode_plainly(section),)
+            self.encode_one = self.encode_item = encode_plainly
+            self.decode_one = decode_plainly
+        else:
+            self.encode_one = lambda value: self._write((value,))
+            self.encode_item = encode_item
+            self.decode_one = lambda section: read(section)[0]
 
     # -- what languages do
 

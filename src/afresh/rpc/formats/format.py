@@ -159,12 +159,12 @@ class Format(ABC):
         """
         key = tuple(types), naming, tuple(map(id, defaults))
         try:
-            return self._codecs[key]
-        except KeyError:
-            codec = self._codecs[key] = self._make_codec(key[0], naming, defaults)
-            return codec
+            found = self._codecs.get(key)
         except TypeError:  # what annotates a type need not be hashable
             return self._make_codec(key[0], naming, defaults)
+        if found is None:
+            found = self._codecs[key] = self._make_codec(key[0], naming, defaults)
+        return found
 
     def _make_codec(
         self, types: tuple[Any, ...], naming: RecordNaming, defaults: Sequence[Any]

@@ -14,6 +14,7 @@ from ..exceptions import ExceptionInfo
 __all__ = ["WELL_KNOWN", "Option", "Result", "VersionSet"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Option(Struct, Generic[T], frozen=True):
@@ -25,7 +26,7 @@ class Option(Struct, Generic[T], frozen=True):
     """The value."""
 
     @staticmethod
-    def some(value: T) -> Option[T]:
+    def some(value: V) -> Option[V]:
         """An option that holds a value."""
         return Option(True, value)
 

@@ -16,7 +16,7 @@ from msgspec import inspect as shape
 from .open_types import open_base
 from .reading import ValueReader
 from .types import shape_of
-from .writing import ValueWriter
+from .writing import Render, ValueWriter
 
 __all__ = ["DECLARED", "NO_DEFAULT", "NULL", "Slot"]
 
@@ -67,7 +67,7 @@ class Slot:
         self._writer = writer
         self._read = reader.reader_of(annotation)
         self.is_marked: bool = has_markers and (self._base is not None or _is_open_array(outer))
-        self.render = writer.renderer_of(annotation)
+        self.render: Render | None = writer.renderer_of(annotation)
         self.title: str = inspect.formatannotation(annotation)
 
     def read(self, tag: str | None, data: Any) -> Any:
