@@ -265,7 +265,10 @@ test("what the server calls here is answered with an error: there is nothing to 
 test("a closed hub fails its calls, and those that come later", async () => {
   const early = hub.call("A", "a").catch((each) => each);
   await settle();
+  server.take();
   hub.close();
+  const { method, id } = server.one(); // or the server would keep it, in case of a return
+  assert.deepEqual([method, id], ["$sys.Cancel:0", 1]);
   assert.equal((await early).typeName, "DisconnectedError");
   const late = hub.call("A", "a").catch((each) => each);
   assert.equal((await late).typeName, "DisconnectedError");

@@ -173,5 +173,5 @@ class FakeSocket {
 
 /** Let everything happen that waits for nothing. */
 export async function settle() {
-  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < 6; turn++) await new Promise((resolve) => setImmediate(resolve));
 }

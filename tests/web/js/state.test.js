@@ -17,7 +17,7 @@ afterEach(() => {
   delete globalThis.addEventListener;
 });
 
-const happens = (type) => page.dispatchEvent(new Event(type));
+const happens = (type, more) => page.dispatchEvent(Object.assign(new Event(type), more));
 const brief = ({ kind, text }) => [kind, text];
 
 test("the state goes from connecting to connected, and says when it has just changed", async () => {
@@ -170,7 +170,7 @@ test("a page that is left closes its connection, and opens it when the visitor c
   const call = hub.call("A", "a");
   await settle();
   const old = server.socket;
-  happens("pagehide");
+  happens("pagehide", { persisted: true });
   assert.equal(old.isClosed, true);
   await server.pass(20_000);
   assert.equal(server.sockets.length, 1);
@@ -182,6 +182,21 @@ test("a page that is left closes its connection, and opens it when the visitor c
   );
   server.ok(1, "done");
   assert.equal(await call, "done");
+});
+
+test("a page that is left for good takes leave of the server", async () => {
+  const hub = await server.connected();
+  hub.call("A", "a");
+  const stop = hub.call("A", "b").subscribe(() => 0);
+  await settle();
+  server.take();
+  happens("pagehide", { persisted: false });
+  assert.deepEqual(
+    server.take().map(({ method, id }) => [method, id]),
+    [["$sys.Cancel:0", 1], ["$sys.Cancel:0", 2]],
+  );
+  assert.equal(server.socket.isClosed, true);
+  stop();
 });
 
 test("a page that was refused stays so, whatever happens", async () => {

@@ -73,7 +73,7 @@ const newIdentity = () => {
 /** Right also when the clock was set back. */
 const since = (time) => Math.abs(Date.now() - time);
 
-/** Errors of the page's functions must not stop the rest. */
+/** Errors of the page must not stop the rest. */
 const guard = (fn, value) => {
   try {
     fn(value);
@@ -117,11 +117,10 @@ const newLive = (wire, key, name, args) => {
   let failures = 0;
 
   const tell = (listener) => {
-    const { current } = live;
-    if (!current || listener.told === current || !listeners.has(listener)) return;
-    listener.told = current;
-    if (current.error) guard(listener.onError ?? console.error, current.error);
-    else guard(listener.fn, current.value);
+    const { value, error } = live.current;
+    if (!listeners.has(listener)) return;
+    if (error) guard(listener.onError ?? console.error, error);
+    else guard(listener.fn, value);
   };
 
   const set = (text, result) => {
@@ -154,8 +153,10 @@ const newLive = (wire, key, name, args) => {
     hurry: () => timer && live.fetch(),
     add(fn, options) {
       const listener = { ...options, fn };
+      const { current } = live;
       listeners.add(listener);
-      queueMicrotask(() => tell(listener)); // not before the subscriber can end it
+      // Not before the subscriber can end it.
+      if (current) queueMicrotask(() => live.current === current && tell(listener));
       const stop = () => {
         off();
         if (!listeners.delete(listener) || listeners.size) return;
@@ -205,7 +206,7 @@ const newStream = ({ streams, say }, reference) => {
       items.push(...more.slice(next - index));
       next = Math.max(next, index + more.length);
       if (next > read + 2 * advance + period)
-        stream.fail(new RpcError("The stream sends more than it may.", "LimitError"));
+        stream.fail(new RpcError("The stream sends too much.", "LimitError"));
       ring();
     },
     end(index, error) {
@@ -362,7 +363,6 @@ const newHub = (address, options) => {
     announce();
   };
 
-  /** Something has to come in time. */
   const expect = (time) => {
     clearTimeout(watching);
     watching = setTimeout(() => lose("No answer."), time);
@@ -388,13 +388,14 @@ const newHub = (address, options) => {
     announce();
   };
 
-  /** Not to reconnect any more. */
+  /** For good. */
   const stop = () => {
-    clearTimeout(dialing);
-    dialsAt = 0;
     isFinal = true;
     for (const each of [...streams.values(), ...calls.values()]) each.fail(error);
-    for (const each of calls.values()) if (!each.stale) calls.delete(each.id);
+    for (const each of calls.values()) if (!each.stale || life.signal.aborted) cancel(each);
+    lose(error.message);
+    clearTimeout(dialing);
+    dialsAt = 0;
     announce();
   };
 
@@ -403,8 +404,10 @@ const newHub = (address, options) => {
   };
 
   for (const type of ["online", "pageshow", "visibilitychange", "pagehide"]) {
-    const isLeft = type === "pagehide"; // pages with a connection are not kept for the way back
-    const note = () => {
+    const isLeft = type === "pagehide"; // with a connection, it would not be kept for the way back
+    /** @type {any} */
+    const note = ({ persisted }) => {
+      if (isLeft && !persisted) for (const each of calls.values()) cancel(each);
       if (isLeft || (isReady && since(heardAt) > 12_000)) lose("The page slept.");
       if (isLeft) clearTimeout(dialing);
       else if (!isFinal) reconnect();
@@ -415,7 +418,7 @@ const newHub = (address, options) => {
   // ---- messages
 
   const say = (name, args, id) => {
-    if (isReady) socket?.send(encode(name, args, id));
+    if (isReady) socket.send(encode(name, args, id));
   };
 
   const beat = () => {
@@ -427,13 +430,13 @@ const newHub = (address, options) => {
   const hear = () => {
     heardAt = Date.now();
     expect(25_000);
-    // In the background timers are late, messages are not.
+    // Timers of hidden pages are late.
     if (since(beatAt) > 11_000) beat();
   };
 
   const post = (call) => {
     call.isSent = true;
-    socket?.send(call.text);
+    socket.send(call.text);
   };
 
   const begin = (name, args, type, handlers) => {
@@ -508,7 +511,7 @@ const newHub = (address, options) => {
         if (call && !call.isAnswered && call.resend !== false) post(call);
         else if (calls.delete(id))
           if (call.isAnswered) call.stale();
-          else call.fail(new RpcError("The connection broke; it may be done or not."));
+          else call.fail(new RpcError("Disconnected; it may be done or not."));
       }
     };
     const all = sent.map((each) => each.id);
@@ -573,7 +576,6 @@ const newHub = (address, options) => {
       life.abort();
       hubs.delete(address);
       clearInterval(beating);
-      lose("");
       error = new RpcError("The hub was closed.");
       stop();
     },
@@ -598,10 +600,10 @@ const newHub = (address, options) => {
 
 // ---- elements
 
-/** What is at `a.b.0` of a value. */
 const dig = (value, path) =>
   (path ?? "").split(".").reduce((part, name) => (name ? part?.[name] : part), value);
 
+/** @type {any} */
 export const formats = {};
 
 const rows = new WeakMap();

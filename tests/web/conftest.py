@@ -1,0 +1,46 @@
+"""What tests of the web share: a real browser's windows, and a Node to run JavaScript with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import playwright
+import pytest
+from playwright.async_api import async_playwright
+
+from tests.ui.browsing import FLAGS, Windows
+
+STATIC = Path(__file__).parents[2] / "src" / "afresh" / "web" / "static"
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of a Node.js: the one that Playwright brings, or any other."""
+    own = Path(playwright.__file__).parent / "driver" / "node"
+    path = str(own) if own.exists() else shutil.which("node")
+    if path is None:
+        pytest.skip("Node.js is not installed")
+    return path
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Where pictures go: the directory that AFRESH_ARTIFACTS names, or a temporary one."""
+    named = os.environ.get("AFRESH_ARTIFACTS")
+    path = Path(named).absolute() if named else tmp_path
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture
+async def windows(chromium: str, artifacts: Path) -> AsyncIterator[Windows]:
+    """Windows of a real browser; at the end, none of them may have complained."""
+    async with async_playwright() as engine:
+        browser = await engine.chromium.launch(executable_path=chromium, args=FLAGS)
+        windows = Windows(browser, artifacts)
+        yield windows
+        await browser.close()
+    assert windows.complaints == []
