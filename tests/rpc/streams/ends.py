@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +193,16 @@ async def read(stream: AsyncIterable[Any]) -> list[Any]:
     return [item async for item in stream]
 
 
+async def read_on(stream: AsyncIterator[Any]) -> list[Any]:
+    """Read what is left of a stream that is read step by step."""
+    items: list[Any] = []
+    while True:
+        try:
+            items.append(await anext(stream))
+        except StopAsyncIteration:
+            return items
+
+
 async def numbers(
     count: int, pause: Callable[[int], bool] = lambda _: False
 ) -> AsyncGenerator[int, None]:
@@ -241,5 +251,6 @@ __all__ = [
     "intact",
     "numbers",
     "read",
+    "read_on",
     "turns",
 ]

@@ -15,7 +15,7 @@ from afresh.errors import (
 )
 from afresh.rpc.streams import RpcStream
 
-from .ends import NOBODY, Ends, Feed, Message, numbers, read, turns
+from .ends import NOBODY, Ends, Feed, Message, numbers, read, read_on, turns
 
 WHERE = "not found or disconnected"
 
@@ -38,7 +38,7 @@ class TestSamePeer:
         await turns()
         assert feed.given == 6
         await ends.reconnect()
-        assert await read_rest(stream) == [3, 4, 5]
+        assert await read_on(stream) == [3, 4, 5]
         assert ends.reader.named("$sys.Ack")[-1] == (3, ends.owner.peer_id)
         await turns()
         assert ends.counts == (0, 0)
@@ -51,7 +51,7 @@ class TestSamePeer:
         ends.disconnect()
         await ends.reconnect()
         feed.put(None)
-        assert await read_rest(stream) == [3, 4, 5]
+        assert await read_on(stream) == [3, 4, 5]
         assert ends.owner.items_sent == [0, 1, 2, 3, 4, 5]
 
     async def test_items_that_got_lost_under_way_are_sent_again(self, ends: Ends):
@@ -62,7 +62,7 @@ class TestSamePeer:
         ends.disconnect()
         await ends.reconnect()
         feed.put(None)
-        assert await read_rest(stream) == [3, 4, 5]
+        assert await read_on(stream) == [3, 4, 5]
 
     async def test_an_end_that_got_lost_is_sent_again(self, ends: Ends):
         feed = Feed()
@@ -318,7 +318,7 @@ class TestWhatAReaderIsTold:
         stream = await begun(ends, feed)
         ends.reader.say("$sys.End:2", 1, 2, {"TypeRef": "", "Message": ""})
         feed.put(3, None)
-        assert await read_rest(stream) == [3]
+        assert await read_on(stream) == [3]
 
     async def test_a_gap_is_filled(self, ends: Ends):
         feed = Feed()
@@ -333,7 +333,7 @@ class TestWhatAReaderIsTold:
             await turns(3)
         ends.owner.fault = list
         feed.put(None)
-        assert await read_rest(stream) == [3, 4, 5, 6, 7, 8]
+        assert await read_on(stream) == [3, 4, 5, 6, 7, 8]
 
     async def test_all_that_comes_behind_a_gap_in_one_turn_asks_for_it_once(self, ends: Ends):
         stream = await begun(ends, Feed())
@@ -352,7 +352,7 @@ class TestWhatAReaderIsTold:
         await turns()
         ends.owner.fault = list
         feed.put(None)
-        assert await read_rest(stream) == [3]
+        assert await read_on(stream) == [3]
 
     async def test_a_stream_that_is_gone_fails(self, ends: Ends):
         stream = await begun(ends, Feed())
@@ -372,15 +372,6 @@ class TestWhatAReaderIsTold:
         ends.reader.say("$sys.I:2", 1, 0, 42)
         ends.reader.say("$sys.End:2", 1, 1, {"TypeRef": "", "Message": ""})
         assert await task == [42]
-
-
-async def read_rest(stream: RpcStream[Any]) -> list[Any]:
-    items = []
-    while True:
-        try:
-            items.append(await anext(stream))
-        except StopAsyncIteration:
-            return items
 
 
 @given(data=st.data())

@@ -7,7 +7,7 @@ from afresh.errors import LimitError, RpcError
 from afresh.rpc.limits import Limits
 from afresh.rpc.streams import RpcStream, remote, shared
 
-from .ends import Ends, Feed, intact, numbers, read, turns
+from .ends import Ends, Feed, intact, numbers, read, read_on, turns
 
 
 async def take(stream: RpcStream[Any], count: int) -> list[Any]:
@@ -226,11 +226,6 @@ class TestProtection:
             ends.reader.say("$sys.I:2", 1, index, "x" * 1000)
         await self.failed(ends, stream, "wait to be read")
         assert ends.reader.table.unread == 0
-
-
-async def read_on(stream: RpcStream[Any]) -> None:
-    while True:
-        await anext(stream)
 
 
 async def test_items_that_were_read_do_not_count_as_unread_for_other_streams(
