@@ -110,7 +110,7 @@ $(VENV)/.group-%: $(VENV)/.base pyproject.toml
 
 # The checkout itself, editable. The extension is built apart from it, so that its compiler's words can be seen.
 $(VENV)/.installed: $(VENV)/.base pyproject.toml setup.py
-	@AFRESH_BUILD_EXTENSION=no $(PIP) install --no-build-isolation --no-deps --editable .
+	@AFRESH_BUILD_EXTENSION=no $(PIP) install --no-build-isolation --constraint constraints.txt --editable .
 	@touch $@
 
 .PHONY: extension bench-environment
