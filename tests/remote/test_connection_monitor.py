@@ -265,6 +265,7 @@ class TestWithARealPeer:
             await clock.advance(5)
             assert monitor.value.is_final
             assert monitor.text == "Disconnected."
+
     async def test_it_tells_when_the_peer_is_closed_while_it_is_offline(
         self, pair: Pair, clock: FakeClock
     ) -> None:

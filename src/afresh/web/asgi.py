@@ -65,9 +65,7 @@ def asgi_app(
     script = files(__package__).joinpath("static", SCRIPT).read_bytes()
 
     async def send_script(request: Request) -> Response:
-        return Response(
-            script, media_type="text/javascript", headers={"Cache-Control": "no-cache"}
-        )
+        return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     async def send_health(request: Request) -> Response:
         health = app.health()
