@@ -10,11 +10,11 @@ from afresh.errors import (
     EndpointNotFoundError,
     InvalidStateError,
     PeerClosedError,
-    RejectedError,
     UnknownFormatError,
 )
 from afresh.rpc import DOTNET, Limits, RpcHub, current_peer, rpc_service
 from afresh.rpc.transports.memory import MemoryConnector
+from afresh.testing import FakeClock
 from tests.rpc.pair import URL, Pair, until
 
 
@@ -93,14 +93,20 @@ async def test_an_address_that_nothing_dials_is_refused() -> None:
         hub.client_peer("ws://server/rpc/ws", format="morse")
 
 
-async def test_a_full_server_takes_no_more_clients() -> None:
+async def test_a_full_server_takes_a_client_when_another_has_gone(clock: FakeClock) -> None:
     server = RpcHub(limits=Limits(max_peers=1))
     clients = [RpcHub(), RpcHub()]
     first = clients[0].client_peer(URL, connector=MemoryConnector(server))
     await first.connect()
     second = clients[1].client_peer(URL, connector=MemoryConnector(server))
-    with pytest.raises(RejectedError, match="as many clients"):
-        await second.connect()
+    second.wanted()
+    await until(lambda: second.connection_state.error)
+    assert "as many clients" in str(second.connection_state.error)
+    assert not second.is_closed
+    first.close()
+    await clock.advance(5)
+    assert second.is_connected
+    assert len(server.peers) == 1
     for hub in (*clients, server):
         await hub.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from typing import TYPE_CHECKING
 
 from afresh.errors import (
@@ -30,6 +31,11 @@ __all__ = ["ClientPeer"]
 
 _log = logging.getLogger("afresh.rpc")
 
+_FORBIDDEN = 403
+_FINAL = frozenset({400, 401, _FORBIDDEN})
+"""HTTP statuses that the same request gets again; others come from servers that are starting or
+stopping, or have too much to do."""
+
 
 class ClientPeer(Peer):
     """A peer that dials when it is first used, and again whenever the connection is lost.
@@ -45,6 +51,7 @@ class ClientPeer(Peer):
         "_connector",
         "_failures",
         "_hurries",
+        "_may_be_known",
         "_nap",
         "_proof",
         "_task",
@@ -73,6 +80,7 @@ class ClientPeer(Peer):
         self._nap: asyncio.Future[None] | None = None
         self._hurries = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._may_be_known = False
 
     @property
     def address(self) -> str:
@@ -134,11 +142,11 @@ class ClientPeer(Peer):
             started = current_clock().now()
             try:
                 error = await self._connection()
-            except (RejectedError, UnknownFormatError) as refusal:
-                _log.error("%s refuses this client: %s", self.url, refusal)
-                self.close(refusal)
-                return
             except Exception as failure:
+                if self._is_final(failure):
+                    _log.error("%s refuses this client: %s", self.url, failure)
+                    self.close(failure)
+                    return
                 error = failure
                 was_long = False
             else:
@@ -149,6 +157,22 @@ class ClientPeer(Peer):
             _log.info("%s: no connection (%s); trying again in %.1f s.", self.url, error, delay)
             if not self.is_closed:
                 await self._pause(delay, error)
+
+    def _is_final(self, error: Exception) -> bool:
+        """Whether an attempt that failed so would fail again and again."""
+        if not isinstance(error, RejectedError):
+            return isinstance(error, UnknownFormatError)
+        if error.status == _FORBIDDEN and self._may_be_known:
+            # A server that was cut off before it could give away the secret that it wants proved,
+            # or that has another one by now, takes this client only for another one.
+            self._become_another()
+            return False
+        return error.status in _FINAL
+
+    def _become_another(self) -> None:
+        self.id: uuid.UUID = uuid.uuid4()
+        self._proof = ProofMaker(client_id_of(self.id))
+        self._may_be_known = False
 
     async def _pause(self, delay: float, error: Exception) -> None:
         if self._hurries:
@@ -180,8 +204,14 @@ class ClientPeer(Peer):
         try:
             await self._connector(link, request)
             error = await link.ended
+        except (RejectedError, UnknownFormatError):
+            raise
+        except BaseException:
+            self._may_be_known = True
+            raise
         finally:
             link.close(PeerClosedError(f"{self!r} was closed."))
+        self._may_be_known = True
         if isinstance(error, (RejectedError, UnknownFormatError)):
             raise error
         if isinstance(error, ConnectionClosedError) and error.code == CLOSE_UNKNOWN_FORMAT:

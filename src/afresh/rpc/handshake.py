@@ -16,6 +16,7 @@ __all__ = ["HANDSHAKE", "PROTOCOL_VERSION", "Handshake"]
 HANDSHAKE = "$sys.Handshake:1"
 PROTOCOL_VERSION = 2
 
+_TOO_HIGH = 2**63
 _NAMES = (
     "RemotePeerId",
     "RemoteApiVersionSet",
@@ -86,12 +87,14 @@ class Handshake:
                 uuid.UUID(peer_id),
                 uuid.UUID(hub_id),
                 int(index),
-                secret if secret is None else str(secret)[:1024],
+                secret[:1024] if isinstance(secret, str) else None,
                 _versions(versions),
                 int(version),
             )
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
             raise FormatError(f"The handshake can't be read: {error}.") from None
+        if not 0 <= handshake.index < _TOO_HIGH:
+            raise FormatError("The handshake can't be read: its index is out of range.")
         if handshake.protocol_version != PROTOCOL_VERSION:
             raise RpcError(
                 f"The other side speaks version {handshake.protocol_version} of the protocol; "
@@ -105,4 +108,4 @@ def _versions(value: Any) -> str | None:
         value = next(iter(value.values()), None)
     elif isinstance(value, list):
         value = value[0] if value else None
-    return value if value is None else str(value)[:512]
+    return value[:512] if isinstance(value, str) else None

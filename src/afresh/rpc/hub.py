@@ -239,13 +239,21 @@ class RpcHub:
         place = is_backend, key, client_id
         peer = self._servers.get(place)
         if peer is None:
-            if len(self._servers) >= self.limits.max_peers:
-                raise RejectedError("The server has as many clients as it can take.", 503)
+            self._make_place()
             peer = ServerPeer(self, client_id, get_format(key), is_backend=is_backend)
             self._servers[place] = peer
         else:
             peer.proof.check(proof, is_required=require_proof)
         return peer.new_link(details)
+
+    def _make_place(self) -> None:
+        """See that there may be one more client, if need be in place of one that is gone."""
+        if len(self._servers) < self.limits.max_peers:
+            return
+        gone = next((peer for peer in self._servers.values() if peer.is_gone), None)
+        if gone is None:
+            raise RejectedError("The server has as many clients as it can take.", 503)
+        gone.close(PeerClosedError(f"{gone!r} had to make place for another client."))
 
     def forget(self, peer: Peer) -> None:
         """A peer was closed."""

@@ -119,13 +119,11 @@ class ServedMethod:
     def succeed(self, peer: Peer, related_id: int, headers: Headers, value: Any) -> None:
         """The handler returned."""
         if related_id:
-            peer.inbound.pop(related_id, None)
             peer.send(self.ok(related_id, self.encode(peer, value)))
 
     def fail(self, peer: Peer, related_id: int, headers: Headers, error: BaseException) -> None:
         """The handler raised."""
         if related_id:
-            peer.inbound.pop(related_id, None)
             peer.send_error(related_id, error, self.definition)
         else:
             _log.error("%s failed.", self.definition.wire_name, exc_info=error)
@@ -159,15 +157,15 @@ class ServedMethod:
         return f"<{type(self).__name__} {self.definition.wire_name}>"
 
 
-Work = tuple[ServedMethod | None, Any, int, bytes, Headers]
-"""The method called, the peer that called, and the rest of its message; or None and a function that
-takes the rest, for system calls that must not overtake what came before them."""
+Work = tuple[ServedMethod | None, Any, int, bytes, Any]
+"""The method called, the peer that called, and the rest of its message; for system calls, which
+must not overtake what came before them, None, and in place of headers what takes the rest."""
 
 
 class Dispatcher:
     """Runs the calls of all peers of a hub, begun in the order in which they came in."""
 
-    __slots__ = ("_hub", "_is_closed", "_runner", "_tasks", "_wake", "queue")
+    __slots__ = ("_hub", "_is_closed", "_last_id", "_runner", "_tasks", "_wake", "queue")
 
     def __init__(self, hub: RpcHub) -> None:
         self._hub = hub
@@ -177,6 +175,7 @@ class Dispatcher:
         self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._last_id = 0
 
     def start(self) -> None:
         """See to it that what is in the queue is begun soon."""
@@ -202,6 +201,7 @@ class Dispatcher:
         kept = [work for work in self.queue if work[1] is not peer]
         self.queue.clear()
         self.queue.extend(kept)
+        peer.queued = 0
 
     def close(self) -> None:
         """Begin nothing more, and cancel what runs."""
@@ -234,8 +234,9 @@ class Dispatcher:
             while queue and turn:
                 turn -= 1
                 method, peer, related_id, arguments, headers = queue.popleft()
+                peer.queued -= 1
                 if method is None:
-                    peer(related_id, arguments, headers)
+                    headers(related_id, arguments, ())
                     continue
                 if related_id in peer.inbound:
                     peer.repeated(method, related_id)
@@ -290,24 +291,31 @@ class Dispatcher:
         context: contextvars.Context,
     ) -> None:
         """Go on with a handler that was left waiting for what it yielded."""
-        call: InboundCall | None = None
-        if related_id:
-            call = method.suspended(peer, related_id)
-            call.task = task
-            peer.inbound[related_id] = call
+        id = related_id
+        if not id:
+            id = self._last_id = self._last_id - 1
+        call = method.suspended(peer, id)
+        call.task = task
+        inbound = peer.inbound
+        inbound[id] = call
+        if peer.is_closed:
+            task.cancel()  # the handler itself closed it
+        failure: BaseException | None = None
         try:
             value = await _rest(coroutine, yielded, context)
-            if call is not None:
-                call.task = None
-                if peer.inbound.get(related_id) is not call:
-                    return  # it was cancelled, and did not care
-            method.succeed(peer, related_id, headers, value)
         except (Exception, asyncio.CancelledError) as error:
-            if call is not None:
-                call.task = None
-                if peer.inbound.get(related_id) is not call:
-                    return  # nobody waits for an answer
-            method.fail(peer, related_id, headers, error)
+            failure = error
+        call.task = None
+        if inbound.get(id) is not call:
+            return  # nobody waits for an answer
+        del inbound[id]
+        if failure is None:
+            try:
+                method.succeed(peer, related_id, headers, value)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            method.fail(peer, related_id, headers, failure)
 
 
 async def _await(awaitable: Any) -> Any:

@@ -8,6 +8,8 @@ from afresh.primitives.delays import RetryDelays
 
 __all__ = ["Limits"]
 
+_ENVELOPE = 65_536
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -37,7 +39,7 @@ class Limits:
     """Between attempts of a client to connect."""
 
     max_frame: int = 16_711_680
-    """Of one frame, in either direction."""
+    """Of one frame, in either direction; `batch` and `max_arguments` are never larger than fits."""
     max_handshake_frame: int = 16_384
     """Of the first frame, from somebody still unknown."""
     max_arguments: int = 16_252_928
@@ -63,3 +65,12 @@ class Limits:
     min_peer_life: float = 180.0
     max_peer_life: float = 900.0
     """A client that is gone is remembered for a third of the time it was known, in these bounds."""
+
+    def __post_init__(self) -> None:
+        # What a frame must hold besides: the name of the method, and all headers there may be.
+        object.__setattr__(
+            self, "max_arguments", min(self.max_arguments, self.max_frame - _ENVELOPE)
+        )
+        object.__setattr__(self, "batch", min(self.batch, self.max_frame // 4))
+        if self.max_arguments <= 0:
+            raise ValueError(f"Limits.max_frame must be more than {_ENVELOPE:,} bytes.")

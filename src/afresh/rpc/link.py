@@ -30,7 +30,17 @@ _CLOSE_POLICY = 1008
 class Link:
     """Receives what one connection brings, for its peer."""
 
-    __slots__ = ("_heard_at", "_is_closed", "_timer", "connection", "error", "is_connected", "peer")
+    __slots__ = (
+        "_heard_at",
+        "_is_closed",
+        "_is_heard",
+        "_timer",
+        "connection",
+        "error",
+        "index",
+        "is_connected",
+        "peer",
+    )
 
     connection: Connection | None
 
@@ -41,9 +51,13 @@ class Link:
         """Whether both sides have introduced themselves, and the connection is still there."""
         self.error: Exception | None = None
         """Why the connection was closed."""
+        self.index: int = 0
+        """Which of the connections that this side began it is, counted from 1 on."""
         self._is_closed = False
         self._timer: Timer | None = None
         self._heard_at = 0.0
+        self._is_heard = False
+        """Whether anything came since the timer last looked, or the last keep-alive."""
 
     @property
     def is_text(self) -> bool:
@@ -60,7 +74,8 @@ class Link:
             connection.close(CLOSE_GOING_AWAY)
             return
         connection.max_frame_size = peer.limits.max_handshake_frame
-        connection.send(peer.introduction())
+        self.index = peer.next_index()
+        connection.send(peer.introduction(self.index))
         self._timer = current_clock().call_later(
             peer.limits.handshake_timeout, self._note_missing_handshake
         )
@@ -68,6 +83,7 @@ class Link:
     def frame_received(self, frame: bytes) -> None:
         """Hand a frame on to the peer, or take the handshake out of the first."""
         if self.is_connected:
+            self._is_heard = True
             self.peer.frame_received(frame)
         elif not self._is_closed:
             self._take_handshake(frame)
@@ -95,6 +111,7 @@ class Link:
     def note_keep_alive(self) -> None:
         """The other side showed that it is there."""
         self._heard_at = current_clock().now()
+        self._is_heard = False
 
     # -- inside
 
@@ -116,8 +133,8 @@ class Link:
         self._stop_timer()
         self.is_connected = True
         self._heard_at = current_clock().now()
-        peer.connected(self, handshake)
         self._timer = current_clock().call_later(peer.limits.keep_alive_period, self._keep_alive)
+        peer.connected(self, handshake)
         if len(messages) > 1 and self.is_connected:
             peer.messages_received(messages[1:], error)
 
@@ -135,7 +152,11 @@ class Link:
 
     def _keep_alive(self) -> None:
         limits = self.peer.limits
-        silence = current_clock().now() - self._heard_at
+        now = current_clock().now()
+        if self._is_heard:  # a long answer may keep the other side from saying that it is there
+            self._is_heard = False
+            self._heard_at = now
+        silence = now - self._heard_at
         if silence >= limits.keep_alive_timeout:
             self.close(
                 DisconnectedError(f"Nothing was heard of the other side for {silence:.0f} s."),

@@ -16,6 +16,7 @@ from afresh.errors import CallTimeoutError, LimitError, RerouteError
 from afresh.primitives.clock import Timer, current_clock
 
 from .contracts import MethodDefinition, Timeouts
+from .formats.format import encode_headers
 from .streams.reference import coding
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class OutboundCall:
         method: what to call there.
         arguments: the encoded arguments.
         headers: go with the request.
+
+    Raises:
+        FormatError: the headers are too many, or too long.
     """
 
     __slots__ = (
@@ -132,6 +136,8 @@ class OutboundCall:
         arguments: bytes,
         headers: Headers = (),
     ) -> None:
+        if headers:
+            encode_headers(headers)
         self.peer: Peer = peer
         self.method: OutboundMethod = method
         self.arguments: bytes = arguments

@@ -55,6 +55,7 @@ T = TypeVar("T")
 _log = logging.getLogger("afresh.rpc")
 
 _CLOSE_TOO_SLOW = 1008
+_MOST_COMPLAINTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Peer:
 
     __slots__ = (
         "__weakref__",
+        "_complaints",
         "_connection_handlers",
         "_error_writer",
         "_index",
@@ -169,6 +171,7 @@ class Peer:
         self._outbox: list[bytes] = []
         self._release_timer: Timer | None = None
         self._services: dict[Any, Any] = {}
+        self._complaints = 0
 
     # -- for users
 
@@ -276,17 +279,21 @@ class Peer:
         ids = self.streams.keep_alive_ids()
         self.send_system("$sys.KeepAlive:1", 0, self._system.ids.encode_one(ids))
 
-    def introduction(self) -> bytes:
-        """The frame to begin a connection with."""
+    def next_index(self) -> int:
+        """Count a connection that this side begins."""
         self._index += 1
-        handshake = Handshake(self.id, self.hub.id, self._index, self.secret)
+        return self._index
+
+    def introduction(self, index: int) -> bytes:
+        """The frame to begin a connection with."""
+        handshake = Handshake(self.id, self.hub.id, index, self.secret)
         write = self.hub.system_writer(self.format, HANDSHAKE)
         return self.format.join([write(0, handshake.encode(self.format))])
 
     @property
     def connection_index(self) -> int:
-        """How many connections this side began."""
-        return self._index
+        """Which of the connections that this side began is in use; 0 while none is."""
+        return 0 if self.link is None else self.link.index
 
     def flush(self) -> None:
         """Hand the messages of this turn to the connection; called by the hub."""
@@ -351,7 +358,7 @@ class Peer:
             self.queued += count
             self.hub.dispatcher.start()
         if error is not None:
-            _log.warning("%r: the rest of a frame is dropped: %s", self, error)
+            self.complain("the rest of a frame is dropped: %s", error)
 
     def _room(self) -> int:
         """How many more calls of the other side may run here."""
@@ -375,7 +382,7 @@ class Peer:
             error: RpcError = invalid_call_type(name, expected, call_type)
         else:
             error = endpoint_not_found(name)
-        _log.warning("%r: %s", self, error)
+        self.complain("%s", error)
         if related_id:
             self.send_error(related_id, error)
 
@@ -385,7 +392,15 @@ class Peer:
         if call.method is method:
             call.resume(0)
         else:
-            _log.warning("%r: call %d of %r came again as %r; ignored.", self, id, call, method)
+            self.complain("call %d of %r came again as %r; ignored.", id, call, method)
+
+    def complain(self, text: str, *args: object) -> None:
+        """Log what the other side does wrong, if it is one of the first things on a connection."""
+        self._complaints += 1
+        if self._complaints <= _MOST_COMPLAINTS:
+            _log.warning("%r: " + text, self, *args)
+            if self._complaints == _MOST_COMPLAINTS:
+                _log.warning("%r: what else it does wrong is not logged.", self)
 
     # -- connections
 
@@ -393,6 +408,7 @@ class Peer:
         """Both sides have introduced themselves on this connection."""
         previous = self.remote
         self.remote = handshake
+        self._complaints = 0
         self._outbox = []
         self.link = link
         is_same = previous is not None and previous.peer_id == handshake.peer_id
@@ -457,6 +473,7 @@ class Peer:
                 if call.is_sent:  # the other side would keep it for a while, in case of a return
                     self.send_system("$sys.Cancel:0", call.id, b"")
             self.flush()
+        if self.link is not None:
             self.link.close(error)
         else:
             since = self.connection_state.since

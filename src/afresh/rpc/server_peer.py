@@ -38,7 +38,7 @@ class ServerPeer(Peer):
         self.details: ConnectionDetails | None = None
         """What is known of its last connection."""
         self.proof: ProofCheck = ProofCheck(client_id)
-        self.secret = self.proof.secret
+        self.secret: str | None = self.proof.secret
         self._made_at = current_clock().now()
         self._removal: Timer | None = None
         self._links = 0
@@ -47,6 +47,11 @@ class ServerPeer(Peer):
     def address(self) -> str:
         """The address of the client, or what it calls itself."""
         return (self.details.address if self.details else "") or self.client_id
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no connection, and none under way; the client may come back."""
+        return self._links == 0
 
     def new_link(self, details: ConnectionDetails) -> Link:
         """Return the receiver of a new connection; the one before, if still there, is closed."""
@@ -63,12 +68,16 @@ class ServerPeer(Peer):
         return Link(self)
 
     def connected(self, link: Link, handshake: Handshake) -> None:
-        if self.link is not None:  # two connections were under way at the same time
-            self.link.close(
+        other = self.link
+        if other is not None:  # two connections were under way at the same time
+            older = link if link.index < other.index else other
+            older.close(
                 DisconnectedError("The client came back on another connection."),
                 CLOSE_GOING_AWAY,
                 "replaced by a newer connection",
             )
+            if older is link:
+                return
         self._stop_removal()
         super().connected(link, handshake)
 

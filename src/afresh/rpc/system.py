@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from afresh.errors import RpcError
+from afresh.errors import LimitError, RpcError
 
 from .contracts import Timeouts
-from .exceptions import ExceptionInfo
+from .exceptions import ExceptionInfo, too_late_for_reconnect
 from .formats.sequences import decode_increasing, encode_increasing
 from .outbound import Headers, OutboundCall, OutboundMethod
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["SystemCalls", "SystemHandler"]
 
 _log = logging.getLogger("afresh.rpc")
+
+_LONGEST_ID = 24
+"""What one number takes in a list of them, at most, in bytes."""
 
 SystemHandler = Callable[[int, bytes, Headers], None]
 """Takes the related id, the argument section and the headers of a system call."""
@@ -123,26 +126,29 @@ class SystemCalls:
         peer = self._peer
         if peer.link is not None:
             peer.link.note_keep_alive()
+        if len(arguments) > _LONGEST_ID * (peer.limits.max_objects + 1):
+            peer.complain("a keep-alive of %d bytes is ignored.", len(arguments))
+            return
         try:
             ids = self.ids.decode_one(arguments)
         except RpcError as error:
-            _log.warning("%r: a keep-alive can't be read: %s", peer, error)
+            peer.complain("a keep-alive can't be read: %s", error)
             return
         peer.streams.note_keep_alive(ids)
 
     def _second_handshake(self, related_id: int, arguments: bytes, headers: Headers) -> None:
-        _log.warning("%r: introduced itself twice on one connection; ignored.", self._peer)
+        self._peer.complain("it introduced itself twice on one connection; ignored.")
 
     def _resume(self, related_id: int, arguments: bytes, headers: Headers) -> None:
         peer = self._peer
         try:
+            if len(arguments) > _LONGEST_ID * (peer.limits.max_inbound_calls + 1):
+                raise LimitError("These are more calls than Limits.max_inbound_calls allows.")
             index, stages = self._reconnect.decode(arguments)
+            current = peer.connection_index
+            if index != current or self._reconnected_at == index:
+                raise too_late_for_reconnect(f"it is number {current}, asked for was {index}")
             asked = {stage: decode_increasing(ids) for stage, ids in stages.items()}
-            if index != peer.connection_index or self._reconnected_at == index:
-                raise RpcError(
-                    f"Too late for this reconnect round: it is number {peer.connection_index}, "
-                    f"asked for was {index}."
-                )
         except (RpcError, ValueError, TypeError) as error:
             peer.send_error(related_id, error)
             return
@@ -177,6 +183,8 @@ class Reconciliation(OutboundCall):
     def answered(self, arguments: bytes, headers: Headers) -> None:
         self._finish()
         try:
+            if len(arguments) > _LONGEST_ID * (len(self._calls) + 1):
+                raise LimitError("these are more calls than were asked for")
             unknown = set(decode_increasing(self.method.decode(self.peer, arguments)))
         except Exception as error:
             _log.warning("%r: what it does not know can't be read: %s", self.peer, error)
