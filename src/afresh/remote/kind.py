@@ -33,7 +33,7 @@ class ComputeKind(CallKind):
 
     id = 1
     name = "compute"
-    flags = WAIT_FOR_CONNECTION | SURVIVE_PEER_CHANGE
+    flags: int | None = WAIT_FOR_CONNECTION | SURVIVE_PEER_CHANGE
 
     def function_of(self, attribute: object) -> Callable[..., Any] | None:
         if isinstance(attribute, Method):
@@ -52,7 +52,7 @@ class ComputeCalls(CallSupport):
         cache: keeps results that came from the other side beyond the life of the process.
     """
 
-    kind = COMPUTE
+    kind: CallKind = COMPUTE
 
     def __init__(self, cache: RemoteCache | None = None) -> None:
         self.cache: RemoteCache | None = cache

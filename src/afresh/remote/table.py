@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from afresh.graph._context import current
@@ -79,8 +80,8 @@ class RemoteTable(Table):
             equals=None,
         )
         super().__init__(definition, instance, options)
-        self.body = self._compute
-        self.is_observed = True
+        self.body: Callable[..., Any] = self._compute
+        self.is_observed: bool = True
         self.cache: RemoteCache | None = cache
         self.fetched: dict[Any, ComputeCall] = {}
         """Answers that were fetched behind the back of a result, for the next one to begin with."""

@@ -45,7 +45,7 @@ __all__ = [
     "too_late_for_reconnect",
 ]
 
-logger = logging.getLogger("afresh.rpc")
+logger: logging.Logger = logging.getLogger("afresh.rpc")
 
 MAX_MESSAGE_LENGTH = 8192
 """How many characters of an error's text are sent."""
@@ -276,7 +276,7 @@ def _restorer(kind: type[Exception]) -> Callable[[str], Exception]:
     return restore
 
 
-default_registry = ExceptionRegistry()
+default_registry: ExceptionRegistry = ExceptionRegistry()
 """Where `rpc_error` registers, and what hubs use unless told otherwise."""
 
 

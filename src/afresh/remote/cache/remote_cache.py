@@ -22,7 +22,7 @@ __all__ = ["RemoteCache", "log"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("afresh.remote.cache")
+log: logging.Logger = logging.getLogger("afresh.remote.cache")
 
 _FAILED = "Could not read a cached result of %s; asking the server instead."
 

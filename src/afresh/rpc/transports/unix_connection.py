@@ -21,6 +21,7 @@ from afresh.errors import ConnectionClosedError, LimitError
 from afresh.primitives.clock import Timer, current_clock
 
 from .connection import CLOSE_INTERNAL_ERROR, CLOSE_TIMEOUT, CLOSE_TOO_BIG, Receiver
+from .reading import ReadingProtocol
 from .receiving import ReceivingConnection
 
 __all__ = [
@@ -51,7 +52,7 @@ class Greeting(msgspec.Struct, rename="camel"):
     parameters: dict[str, str] = {}
 
 
-read_greeting = msgspec.json.Decoder(Greeting).decode
+read_greeting: Callable[[bytes], Greeting] = msgspec.json.Decoder(Greeting).decode
 """Read the client's first frame. Raises `msgspec.DecodeError`."""
 
 
@@ -94,7 +95,7 @@ def read_notice(body: bytes) -> tuple[int, str]:
     return _CODE.unpack_from(body)[0], body[_CODE.size :].decode(errors="replace")
 
 
-class SocketConnection(ReceivingConnection, asyncio.Protocol):
+class SocketConnection(ReceivingConnection, ReadingProtocol):
     """An open connection, at either end."""
 
     __slots__ = ("_buffer", "_forget", "_timer", "_transport")
@@ -103,7 +104,7 @@ class SocketConnection(ReceivingConnection, asyncio.Protocol):
         self,
         receiver: Receiver,
         transport: asyncio.Transport,
-        forget: Callable[[asyncio.Protocol], object] | None = None,
+        forget: Callable[[SocketConnection], object] | None = None,
     ) -> None:
         super().__init__(receiver)
         self._transport = transport
