@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +188,22 @@ async def test_endless_empty_fragments_take_no_memory() -> None:
         writer.write(b"\x02\x82\0\0\0\0ab" + empty * 10_000 + b"\x80\x81\0\0\0\0c")
         await eventually(lambda: hall.guests and hall.guests[0]._connection)
         assert await hall.guests[0].heard(1) == [b"abc"]
+
+
+@pytest.mark.parametrize("ws", ["auto", DIRECT])
+async def test_encrypted_connections_work_too(ws: str, certificate: Path) -> None:
+    hall = Hall(lambda: Party(echoes=True))
+    client_side = ssl.create_default_context(cafile=certificate)
+    async with serving(RpcEndpoint(hall), ws, ssl_certfile=certificate) as port:
+        client = Party()
+        connector = WebSocketConnector(f"wss://localhost:{port}/rpc/ws", tls=client_side)
+        connection = await connector(client, REQUEST)
+        frames = [b"secret" * size for size in (1, 100, 100_000)]
+        for frame in frames:
+            connection.send(frame)
+        assert await client.heard(3) == frames
+        hall.guests[0].connection.close(4000, "enough")
+        error = await client.lost()
+        assert isinstance(error, ConnectionClosedError)
+        assert error.code == 4000
+        await connection.wait_closed()

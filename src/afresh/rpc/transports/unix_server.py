@@ -117,7 +117,7 @@ class SocketServer:
         self._require_proof = require_proof
         self._server: asyncio.Server | None = None
         self._file: tuple[Path, tuple[int, int]] | None = None
-        self._open: set[asyncio.Protocol] = set()
+        self._open: set[_Opening | SocketConnection] = set()
 
     @property
     def port(self) -> int:
@@ -141,7 +141,7 @@ class SocketServer:
             if isinstance(protocol, SocketConnection):
                 protocol.close(CLOSE_GOING_AWAY, "the server shuts down")
                 await protocol.wait_closed()
-            elif isinstance(protocol, _Opening):
+            else:
                 protocol.abort()
 
     async def _start(self, starting: Awaitable[asyncio.Server], path: Path | None) -> None:

@@ -22,6 +22,7 @@ from afresh.errors import ConnectionClosedError, UnknownFormatError
 from afresh.primitives.clock import Timer, current_clock
 
 from .connection import CLOSE_TIMEOUT, CLOSE_TOO_BIG, CLOSE_UNKNOWN_FORMAT, Receiver
+from .reading import ReadingProtocol
 from .receiving import ReceivingConnection
 
 try:
@@ -58,7 +59,7 @@ def cut_reason(reason: str) -> str:
     return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
 
 
-class WebSocketConnection(ReceivingConnection, asyncio.Protocol):
+class WebSocketConnection(ReceivingConnection, ReadingProtocol):
     """An open WebSocket.
 
     Args:
