@@ -18,6 +18,7 @@ from afresh.rpc.routing import (
     ShardTargets,
     Target,
     check_route,
+    hosted,
     local_execution,
     reroute,
 )
@@ -298,6 +299,80 @@ def test_calls_that_came_to_the_wrong_host_are_sent_on() -> None:
     cluster.move(None)
     assert check_route(lambda *_: cluster.target, METHOD, ()) is cluster.target.route
     assert check_route(lambda *_: None, METHOD, ()).is_local
+
+
+# -- calls that come in
+
+
+class Host:
+    """A handler behind the middleware, as a hub would put it there."""
+
+    def __init__(self, target: Target | None, *, is_compute: bool = False, **options: Any) -> None:
+        kind = SimpleNamespace(id=int(is_compute))
+        self.method: Any = SimpleNamespace(wire_name="Chat.Post:2", kind=kind)
+        self.asked: list[Any] = []
+        self.handled = 0
+        self.gate = asyncio.Event()
+        self.target = target
+        self.middleware = hosted(self.route, **options)
+
+    def route(self, method: Any, arguments: tuple[Any, ...]) -> Target | None:
+        self.asked.append((method, arguments))
+        return self.target
+
+    async def handle(self) -> str:
+        self.handled += 1
+        await self.gate.wait()
+        return "done"
+
+    async def receive(self) -> str:
+        request: Any = SimpleNamespace(method=self.method, args=["x", 5])
+        result: str = await self.middleware(request, self.handle)
+        return result
+
+
+@pytest.mark.parametrize("target", [Target.local(), Target("here", lambda: Route(None)), None])
+async def test_a_host_runs_what_belongs_to_it_and_what_belongs_to_nobody(
+    target: Target | None,
+) -> None:
+    host = Host(target)
+    host.gate.set()
+    assert await host.receive() == "done"
+    assert host.asked == [(host.method, ("x", 5))]
+
+
+async def test_a_host_sends_on_what_belongs_to_others_before_anything_runs() -> None:
+    host = Host(Target.at("ws://elsewhere"))
+    with pytest.raises(RerouteError, match=r"Chat\.Post:2"):
+        await host.receive()
+    assert host.handled == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "is_cancelled"),
+    [
+        ({}, True),
+        ({"is_compute": True}, False),
+        ({"mode": lambda method: ExecutionMode.UNCONSTRAINED}, False),
+        ({"mode": lambda method: ExecutionMode.CONSTRAINED, "is_compute": True}, True),
+    ],
+)
+async def test_calls_that_run_when_their_shard_leaves_end_as_their_mode_says(
+    options: dict[str, Any], is_cancelled: bool
+) -> None:
+    target = Target("here", lambda: Route(None))
+    host = Host(target, **options)
+    task = asyncio.ensure_future(host.receive())
+    await a_few_turns()
+    target.mark_changed()
+    await a_few_turns()
+    host.gate.set()
+    if is_cancelled:
+        with pytest.raises(RerouteError):
+            await task
+    else:
+        assert await task == "done"
+    assert host.handled == 1
 
 
 # -- calls that run in this process

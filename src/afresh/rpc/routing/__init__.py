@@ -5,8 +5,9 @@ route, one generation of the answer to "where is that now", does not. Peers, con
 are left to the hub; which nodes there are is told from outside.
 """
 
-from .calls import REROUTE_DELAYS, Router, check_route, reroute
+from .calls import REROUTE_DELAYS, Router, reroute
 from .execution import ExecutionMode, local_execution
+from .hosting import check_route, hosted
 from .shards import ShardTargets
 from .targets import Route, Target
 
@@ -18,6 +19,7 @@ __all__ = [
     "ShardTargets",
     "Target",
     "check_route",
+    "hosted",
     "local_execution",
     "reroute",
 ]

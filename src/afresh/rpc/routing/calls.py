@@ -15,13 +15,11 @@ from .targets import Route, Target
 if TYPE_CHECKING:
     from ..contracts import MethodDefinition
 
-__all__ = ["REROUTE_DELAYS", "Router", "check_route", "reroute"]
+__all__ = ["REROUTE_DELAYS", "Router", "reroute"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("afresh.rpc.routing")
-
-_here = Route(None, is_static=True)
 
 REROUTE_DELAYS: RetryDelays = RetryDelays.exponential(0.1, 5)
 """How long a call waits before it asks the router again."""
@@ -72,25 +70,6 @@ async def reroute(
                 method.wire_name,
                 attempts,
                 delay,
-                error,
+                str(error),  # not the error, with what it holds of the failed attempt
             )
         await current_clock().sleep(delay)
-
-
-def check_route(router: Router, method: MethodDefinition, arguments: tuple[Any, ...]) -> Route:
-    """Make sure that a call that came in belongs here.
-
-    For services that are spread over several hosts: a caller may not have heard yet that what it
-    asks for has moved. What the router leaves to the default peer belongs here.
-
-    Returns:
-        The route of the call, for `local_execution`. It is local.
-
-    Raises:
-        RerouteError: the call belongs elsewhere; the caller asks its own router again.
-    """
-    target = router(method, arguments)
-    route = _here if target is None else target.route
-    if not route.is_local:
-        raise RerouteError(f"{method.wire_name} with these arguments is no longer served here.")
-    return route
