@@ -191,6 +191,16 @@ class TestStepByStep:
         await turns()
         assert feed.is_closed
 
+    async def test_closing_takes_errors_back(self, ends: Ends):
+        feed = Feed()
+        feed.put(1, ValueError("broken"))
+        stream = ends.stream(feed.follow())
+        assert await anext(stream) == 1
+        await turns()
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
     async def test_closing_wakes_up_who_waits(self, ends: Ends):
         stream = ends.stream(Feed().follow())
         step = asyncio.ensure_future(anext(stream))

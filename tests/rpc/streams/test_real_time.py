@@ -108,6 +108,16 @@ async def test_a_source_that_never_waits_has_to_wait_for_a_slow_reader(ends: End
     await stream.aclose()
 
 
+async def test_a_burst_is_read_on_and_its_latest_items_are_sent(ends: Ends):
+    feed = Feed()
+    stream = await begun(ends, feed)
+    feed.put(*range(1, 1000))
+    await turns(30)
+    assert feed.given == 1000
+    assert await take(stream, 5) == [1, 2, 3, 4, 999]
+    await stream.aclose()
+
+
 async def test_an_error_and_the_end_come_after_the_latest_items(ends: Ends):
     feed = Feed()
     stream = await begun(ends, feed)

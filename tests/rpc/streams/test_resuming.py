@@ -94,13 +94,26 @@ class TestSamePeer:
             await ends.reconnect()
             assert await task == [0, 1, 2]
 
-    async def test_leaving_while_disconnected_leaves_nothing_here(self, ends: Ends):
+    async def test_leaving_while_disconnected_is_told_with_the_next_connection(self, ends: Ends):
+        feed = Feed()
+        stream = await begun(ends, feed)
+        ends.disconnect()
+        await stream.aclose()
+        assert ends.counts == (1, 0)
+        await ends.reconnect()
+        await turns()
+        assert feed.is_closed
+        assert ends.counts == (0, 0)
+        ends.disconnect()
+        await ends.reconnect()
+        assert len(ends.reader.named("$sys.AckEnd")) == 1
+
+    async def test_leaving_while_disconnected_is_not_told_to_another_peer(self, ends: Ends):
         stream = await begun(ends, Feed())
         ends.disconnect()
         await stream.aclose()
-        assert ends.counts == (1, 0)  # the owner finds out by keep-alives
-        await ends.reconnect()
-        assert ends.reader.table.keep_alive_ids() == []
+        await ends.reconnect(is_same_peer=False)
+        assert ends.reader.named("$sys.AckEnd") == []
 
 
 class TestWithoutReconnect:

@@ -15,14 +15,17 @@ from .shared import SLICE, SharedStream
 
 __all__ = ["RealTimeStream"]
 
+BURST = 1024
+"""A source that gives so many items without waiting for anything is not one to miss things of."""
+
 
 class RealTimeStream(SharedStream):
     """A stream that the other side may read, with items left out if it is too slow.
 
-    While the window is used up the source is read on. As many items as it holds may wait; what
-    comes then is left out until there is one that the stream can go on with, which takes the place
-    of all that wait. After a reset, which follows a lost connection, the stream goes on with the
-    next such item, and nothing is sent again.
+    While the window is used up the source is read on, unless it never waits for anything. As many
+    items as the window holds may wait; what comes then is left out until there is one that the
+    stream can go on with, which takes the place of all that wait. After a reset, which follows a
+    lost connection, the stream goes on with the next such item, and nothing is sent again.
     """
 
     __slots__ = ("_is_skipping",)
@@ -33,11 +36,13 @@ class RealTimeStream(SharedStream):
         items = self._items
         advance = self.stream.ack_advance
         can_skip_to = self.stream.can_skip_to
+        burst = 0
         self._is_skipping = True
         async for item in source:
             if self._is_closed:
                 return
             is_first = not self._is_turn_marked
+            burst = 0 if is_first else burst + 1
             self._mark_turn()
             if can_skip_to is None or can_skip_to(item):
                 self._is_skipping = False
@@ -51,10 +56,12 @@ class RealTimeStream(SharedStream):
                 self._check_last()
                 if is_first:
                     self._flush()
-            if time.perf_counter() - self._turn_began_at > SLICE:
-                # It does not wait for anything to happen, so there is nothing to miss either.
+            if burst > BURST or time.perf_counter() - self._turn_began_at > SLICE:
                 await asyncio.sleep(0)
-                await self._wait_for_room(advance)
+                if burst > BURST:
+                    await self._wait_for_room(advance)
+                    burst = 0
+                self._mark_turn()  # the source did not wait, and may have more at once
 
     def _restart(self, index: int) -> None:
         if self._end is None:

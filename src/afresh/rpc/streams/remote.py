@@ -113,12 +113,12 @@ class RemoteStream(Generic[T]):
                     for _ in repeat(None, min(len(items), self._credit())):
                         yield take()
                 if self._is_over:
-                    break
+                    self._raise_error()
+                    return
                 self._credit()
                 await self._wait()
         finally:
             self.leave()
-        self._raise_error()
 
     async def next(self) -> T:
         """Return the next item; a cancellation loses none.
@@ -149,8 +149,8 @@ class RemoteStream(Generic[T]):
     def leave(self) -> None:
         """Stop reading, and tell the owner so."""
         self._items.clear()
-        if not self._is_over:
-            self._finish(None)
+        self._error = None
+        self.fail(None)
 
     def dropped(self) -> None:
         """Nobody holds the object any more that the stream is read step by step with."""

@@ -62,6 +62,7 @@ class SharedStream:
         "_end",
         "_first",
         "_is_closed",
+        "_is_reading",
         "_is_turn_marked",
         "_items",
         "_loop",
@@ -100,6 +101,7 @@ class SharedStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_reading = False
         self._is_turn_marked = False
         self._turn_began_at = 0.0
 
@@ -157,7 +159,7 @@ class SharedStream:
         self._is_closed = True
         self._is_turn_marked = False
         self._items.clear()
-        if self._task is not None:
+        if self._task is not None and self._is_reading:
             self._task.cancel()
         if not self.stream._is_claimed:
             start_background(self.stream._close_unread, name=f"close {self!r}")
@@ -166,6 +168,7 @@ class SharedStream:
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._is_reading = True
         self._task = start_background(
             self._run, name=f"read {self!r}", context=self.table.link.context.copy()
         )
@@ -185,6 +188,7 @@ class SharedStream:
             else:
                 self._finish(NO_ERROR)
         finally:
+            self._is_reading = False  # nobody is to interrupt what the source does to clean up
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
@@ -314,7 +318,7 @@ class SharedStream:
         self.table.send_end(self, index, self._info(error))
 
     def _info(self, error: BaseException) -> ExceptionInfo:
-        return self.table.link.hub.exceptions.describe(error, f"stream {self.local_id}")
+        return self.table.link.hub.exceptions.describe(error, repr(self.stream))
 
     def __repr__(self) -> str:
         return f"<SharedStream {self.local_id} of {self.table.link!r}>"

@@ -93,6 +93,7 @@ class StreamTable:
         "_end",
         "_ids",
         "_last_id",
+        "_left",
         "_remote",
         "_shared",
         "_write_section",
@@ -124,6 +125,8 @@ class StreamTable:
         self._ids = self.codec(list[int])
         self._shared: dict[int, SharedStream] = {}
         self._remote: dict[int, RemoteStream[Any]] = {}
+        # Streams that nobody reads any more, which their owner could not be told yet.
+        self._left: list[StreamReference] = []
         self._last_id = 0
         self._closed_by: BaseException | None = None
 
@@ -193,8 +196,10 @@ class StreamTable:
         reference = remote.reference
         if self._remote.get(reference.local_id) is remote:
             del self._remote[reference.local_id]
-            arguments = self._ack_end.encode_one(reference.host_id)
-            self.link.send_system("$sys.AckEnd:1", reference.local_id, arguments)
+            if self.link.is_connected:
+                self._send_ack_end(reference)
+            else:
+                self._left.append(reference)
 
     def _check_count(self) -> None:
         if len(self) >= self.link.limits.max_objects:
@@ -212,11 +217,14 @@ class StreamTable:
         """There is a connection; `is_same_peer` says whether to the same peer as the last one."""
         now = current_clock().now()
         if is_same_peer:
-            for remote in list(self._remote.values()):
+            for reference in self._left:
+                self._send_ack_end(reference)
+            for remote in self._remote.values():
                 remote.reset()
         else:
             self.generation += 1
             self._fail_remote(_peer_changed())
+        self._left.clear()
         for shared in list(self._shared.values()):
             shared.mentioned_at = now
             # A reference that is still on its way, in a call that is sent again, stays good.
@@ -312,6 +320,10 @@ class StreamTable:
     def send_end(self, shared: SharedStream, index: int, info: ExceptionInfo) -> None:
         """Tell the consumer that there are `index` items and no more, and which error ended it."""
         self.link.send_system("$sys.End:2", shared.local_id, self._end.encode((index, info)))
+
+    def _send_ack_end(self, reference: StreamReference) -> None:
+        arguments = self._ack_end.encode_one(reference.host_id)
+        self.link.send_system("$sys.AckEnd:1", reference.local_id, arguments)
 
     def _send_disconnect(self, ids: list[int]) -> None:
         self.link.send_system("$sys.Disconnect:1", 0, self._ids.encode_one(ids))
