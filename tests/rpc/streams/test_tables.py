@@ -195,28 +195,29 @@ async def test_garbage_breaks_nothing(data: st.DataObject):
     tasks = [asyncio.ensure_future(read(stream)) for stream in streams]
     await turns()
     numbers_drawn = st.integers(-(2**63), 2**64 - 1) | st.integers(-2, 25)
-    for _ in range(data.draw(st.integers(1, 10))):
-        end = data.draw(st.sampled_from([ends.owner, ends.reader]))
-        name = data.draw(st.sampled_from(MESSAGES))
-        section = data.draw(
-            st.binary(max_size=60)
-            | st.builds(
-                lambda index, rest: ends.format.codec((int, Any)).encode((index, rest)),
-                numbers_drawn,
-                st.none()
-                | st.integers(0, 30)
-                | st.lists(st.integers(0, 30), max_size=30)
-                | st.uuids().map(str)
-                | st.just(str(ends.owner.peer_id))
-                | st.just({"TypeRef": "X", "Message": "y"}),
+    try:
+        for _ in range(data.draw(st.integers(1, 10))):
+            end = data.draw(st.sampled_from([ends.owner, ends.reader]))
+            name = data.draw(st.sampled_from(MESSAGES))
+            section = data.draw(
+                st.binary(max_size=60)
+                | st.builds(
+                    lambda index, rest: ends.format.codec((int, Any)).encode((index, rest)),
+                    numbers_drawn,
+                    st.none()
+                    | st.integers(0, 30)
+                    | st.lists(st.integers(0, 30), max_size=30)
+                    | st.uuids().map(str)
+                    | st.just(str(ends.owner.peer_id))
+                    | st.just({"TypeRef": "X", "Message": "y"}),
+                )
             )
-        )
-        end.table.handlers[name](data.draw(st.integers(0, 3)), section)
-        await turns(data.draw(st.integers(0, 6)))
-    ends.close()
-    await turns()
-    for task in tasks:
-        assert task.done()
-        task.exception()
+            end.table.handlers[name](data.draw(st.integers(0, 3)), section)
+            await turns(data.draw(st.integers(0, 6)))
+    finally:
+        ends.close()
+        await turns()
+        assert all(task.done() for task in tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
     assert ends.counts == (0, 0)
     assert ends.owner.table.unread == ends.reader.table.unread == 0
