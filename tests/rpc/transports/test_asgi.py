@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from afresh.errors import ConnectionClosedError, RejectedError, UnknownFormatError
 from afresh.primitives.tasks import background_tasks
 from afresh.rpc.origins import any_origin
+from afresh.rpc.transports import Connection
 from afresh.rpc.transports.asgi import RpcEndpoint
 from afresh.testing import FakeClock
 from tests.rpc.transports.conftest import WEBSOCKETS
@@ -372,6 +373,16 @@ async def test_a_slow_client_still_gets_the_reason(ws: str) -> None:
         assert count == 300 * 100_000
 
 
+class Unconnected(Party):
+    """A receiver whose connection never comes to be."""
+
+    def connection_made(self, connection: Connection) -> None:
+        raise AssertionError
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.errors.append(error)
+
+
 # -- how the server's `send` is driven
 
 
@@ -592,10 +603,46 @@ async def test_other_kinds_of_scope_are_refused() -> None:
         await RpcEndpoint(Hall())({"type": "lifespan"}, asyncio.sleep, asyncio.sleep)  # type: ignore[arg-type]
 
 
-async def test_proofs_and_sessions_are_not_logged_by_us(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "afresh")
+async def test_proofs_and_sessions_are_not_logged(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     hall = Hall()
-    hall.refusal = RejectedError("no", 403)
-    await play(RpcEndpoint(hall), query="clientId=me&c=1&p=topsecret&session=topsecret")
-    assert "refused" in caplog.text
-    assert "topsecret" not in caplog.text
+    query = "clientId=me&f=json5&c=1&p=topsecret&session=topsecret"
+    async with served(hall, ws) as url:
+        async with connect(f"{url}?{query}"):
+            pass
+        hall.refusal = RejectedError("no", 403)
+        await refusal_of(f"{url}?{query}")
+        await refusal_of(f"{url}?{query}", origin="https://evil.example")
+    assert hall.requests[0]["details"].parameters["session"] == "topsecret"
+    told = [record.getMessage() for record in caplog.records if not record.name.startswith("webso")]
+    assert any("clientId=me&f=json5" in text for text in told)
+    assert any("refused" in text for text in told)
+    assert not any("topsecret" in text for text in told)
+
+
+async def test_a_refused_client_can_not_forge_lines_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "afresh")
+    endpoint = RpcEndpoint(Hall(), formats=["json5"])
+    await play(endpoint, query="clientId=me&f=x%0AERROR+all+is+lost" + "x" * 10_000)
+    await play(endpoint, headers=[(b"origin", b"x\nERROR all is lost" + b"x" * 10_000)])
+    assert len(caplog.records) == 2
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    assert all(len(record.getMessage()) < 300 for record in caplog.records)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, asyncio.CancelledError])
+async def test_the_receiver_learns_that_the_client_left_before_it_was_accepted(
+    error: type[BaseException],
+) -> None:
+    hall = Hall(Unconnected)
+
+    async def send(message: Any) -> None:
+        raise error
+
+    with pytest.raises(error):
+        await play(RpcEndpoint(hall), send=send)
+    assert len(hall.guests[0].errors) == 1

@@ -23,7 +23,7 @@ from collections.abc import (
     MutableMapping,
 )
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from afresh.errors import ConnectionClosedError, RejectedError, UnknownFormatError
 from afresh.primitives.clock import Timer, current_clock
@@ -42,7 +42,7 @@ from .connection import (
 from .receiving import ReceivingConnection
 from .websocket_connection import cut_reason
 
-__all__ = ["DIRECT", "RpcEndpoint"]
+__all__ = ["DIRECT", "RpcEndpoint", "accept"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -51,7 +51,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 DIRECT: Final = "afresh.rpc"
 """The ASGI extension of servers that feed a receiver themselves: a coroutine function in the scope
-that takes the receiver and `send`, accepts the WebSocket, and returns when it is closed."""
+that takes the receiver and `send`, calls `accept`, and returns when the WebSocket is closed."""
 
 _UNSUPPORTED_DATA: Final = 1003
 _NO_STATUS: Final = 1005
@@ -106,31 +106,34 @@ class RpcEndpoint:
         try:
             receiver = self._admit(scope)
         except UnknownFormatError as error:
-            _log.info("A client was refused: %s", error)
+            _log.info("A client was refused: %r", str(error)[:200])
             await send({"type": "websocket.accept"})
             await send(_closing(CLOSE_UNKNOWN_FORMAT, str(error)))
             return
         except RejectedError as error:
-            _log.info("A client was refused: %s", error)
+            _log.info("A client was refused: %r", str(error)[:200])
             await _reject(scope, send, error)
             return
-        direct = scope.get("extensions", {}).get(DIRECT)
+        direct = (scope.get("extensions") or {}).get(DIRECT)
         if direct is not None:
             await direct(receiver, send)
         else:
-            await send({"type": "websocket.accept"})
+            await accept(receiver, send)
             await _AsgiConnection(receiver, send).run(receive)
 
     def _admit(self, scope: Scope) -> Receiver:
         headers = _read_headers(scope)
+        query: dict[str, str] = {}
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True):
+            query.setdefault(name, value)
+        # Servers log it, and it may hold proofs, sessions and what else lets somebody in.
+        told = [(name, query[name]) for name in ("clientId", "f") if name in query]
+        scope["query_string"] = urlencode(told).encode()
         origin = headers.get("origin")
         if origin is not None and not self._origins(origin, headers.get("host", "")):
             raise RejectedError(
                 f"Pages of {origin[:200]!r} may not connect; list that origin at the endpoint.", 403
             )
-        query: dict[str, str] = {}
-        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True):
-            query.setdefault(name, value)
         client_id = query.get("clientId", "")
         if not (0 < len(client_id) <= MAX_CLIENT_ID_LENGTH and client_id.isprintable()):
             raise RejectedError("The query parameter clientId is missing or malformed.", 400)
@@ -157,6 +160,15 @@ class RpcEndpoint:
             )
         except UnknownFormatError as error:
             raise _unknown_format(format_key) from error
+
+
+async def accept(receiver: Receiver, send: Send) -> None:
+    """Accept the WebSocket; if that fails, the receiver learns that nothing comes of it."""
+    try:
+        await send({"type": "websocket.accept"})
+    except BaseException:
+        receiver.connection_lost(ConnectionClosedError())
+        raise
 
 
 class _AsgiConnection(ReceivingConnection):
@@ -336,7 +348,7 @@ def _closing(code: int, reason: str) -> Message:
 
 
 async def _reject(scope: Scope, send: Send, error: RejectedError) -> None:
-    if "websocket.http.response" in scope.get("extensions", {}):
+    if "websocket.http.response" in (scope.get("extensions") or {}):
         await _answer(send, "websocket.http.response", error.status, str(error))
     else:
         await send({"type": "websocket.close"})  # which is HTTP 403

@@ -125,6 +125,9 @@ class Receiver(Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone; comes last, and once.
 
+        A receiver that `Acceptor.accept` gave is told in any case, without `connection_made` when
+        the connection never came to be.
+
         Args:
             error: why, such as `ConnectionClosedError` with the code of the other side; None after
                 `Connection.close` was called on this side.

@@ -17,7 +17,9 @@ from __future__ import annotations
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from .asgi import DIRECT, Send
+from afresh.errors import ConnectionClosedError
+
+from .asgi import DIRECT, Send, accept
 from .connection import Receiver
 from .websocket_connection import WebSocketConnection
 
@@ -47,8 +49,9 @@ class Protocol(WebSocketsSansIOProtocol):
     async def _serve(self, receiver: Receiver, send: Send) -> None:
         self.response.headers.pop("Sec-WebSocket-Extensions", None)
         self.conn.extensions = []
-        await send({"type": "websocket.accept"})
-        if self.transport.is_closing():
+        await accept(receiver, send)
+        if self.transport.is_closing():  # the client is gone already
+            receiver.connection_lost(ConnectionClosedError())
             return
         self.stop_keepalive()
         self._direct = _DirectConnection(receiver, self)
