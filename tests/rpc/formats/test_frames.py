@@ -86,6 +86,7 @@ def test_call_types_have_three_bits(key):
         ([("a" * 256, "b")], "too long"),
         ([("a", "b" * 1025)], "too long"),
         ([("ä" * 128, "b")], "too long"),
+        ([("a", "\ud800")], "no UTF-8 form"),
     ],
 )
 def test_headers_have_limits(key, headers, words):

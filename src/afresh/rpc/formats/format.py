@@ -202,7 +202,10 @@ def check_call_type(call_type: int) -> None:
 
 def encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return the headers as bytes, if they are not too many or too long."""
-    encoded = [(key.encode(), value.encode()) for key, value in headers]
+    try:
+        encoded = [(key.encode(), value.encode()) for key, value in headers]
+    except UnicodeEncodeError as error:
+        raise FormatError(f"A header has no UTF-8 form: {error}.") from None
     if len(encoded) > MAX_HEADERS:
         raise FormatError(f"A message has at most {MAX_HEADERS} headers, not {len(encoded)}.")
     for key, value in encoded:
