@@ -385,3 +385,30 @@ async def test_the_text_of_an_unexpected_error_stays_on_the_server() -> None:
     assert "1234" not in str(caught.value)
     assert "error id" in str(caught.value)
     await pair.aclose()
+
+
+@pytest.mark.parametrize(
+    "format", ["msgpack6-lz4", "msgpack6c-lz4", "msgpack6-lz4f", "msgpack6c-lz4f"]
+)
+async def test_frames_are_compressed_where_the_format_says_so(format: str) -> None:
+    pair = Pair(format, formats=[format])
+    shelf = pair.service(Shelf, OakShelf())
+    names = [f"the same words again {i}" for i in range(2000)]
+    assert list(await shelf.items(names)) == names
+    assert list(await shelf.items(names)) == names
+    pair.cut()
+    assert await shelf.add(1, 2) == 3
+    await pair.aclose()
+
+
+async def test_a_frame_that_can_not_be_unpacked_ends_the_connection() -> None:
+    pair = Pair("msgpack6-lz4f", formats=["msgpack6-lz4f"])
+    shelf = pair.service(Shelf, OakShelf())
+    await pair.peer.connect()
+    await until(lambda: pair.server_peer.is_connected)
+    link = pair.server_peer.link
+    assert link is not None
+    link.frame_received(b"\x80\xff\xff garbage")
+    assert not pair.server_peer.is_connected
+    assert await shelf.add(1, 2) == 3
+    await pair.aclose()

@@ -31,6 +31,7 @@ class Link:
     """Receives what one connection brings, for its peer."""
 
     __slots__ = (
+        "_compression",
         "_heard_at",
         "_is_closed",
         "_is_heard",
@@ -53,6 +54,7 @@ class Link:
         """Why the connection was closed."""
         self.index: int = 0
         """Which of the connections that this side began it is, counted from 1 on."""
+        self._compression = peer.format.compression(is_server=peer.is_server)
         self._is_closed = False
         self._timer: Timer | None = None
         self._heard_at = 0.0
@@ -75,7 +77,7 @@ class Link:
             return
         connection.max_frame_size = peer.limits.max_handshake_frame
         self.index = peer.next_index()
-        connection.send(peer.introduction(self.index))
+        self.send(peer.introduction(self.index))
         self._timer = current_clock().call_later(
             peer.limits.handshake_timeout, self._note_missing_handshake
         )
@@ -84,6 +86,11 @@ class Link:
         """Hand a frame on to the peer, or take the handshake out of the first."""
         if self.is_connected:
             self._is_heard = True
+            if self._compression is not None:
+                unpacked = self._unpacked(frame, self.peer.limits.max_frame)
+                if unpacked is None:
+                    return
+                frame = unpacked
             self.peer.frame_received(frame)
         elif not self._is_closed:
             self._take_handshake(frame)
@@ -93,6 +100,13 @@ class Link:
         self._end(self.error or error or DisconnectedError("The connection was closed."))
 
     # -- called by the peer
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame."""
+        if self.connection is not None:
+            if self._compression is not None:
+                frame = self._compression.pack(frame)
+            self.connection.send(frame)
 
     def close(self, error: Exception, code: int = CLOSE_NORMAL, reason: str = "") -> None:
         """Close the connection, and let the peer know at once.
@@ -120,6 +134,11 @@ class Link:
         if len(frame) > peer.limits.max_handshake_frame:
             self._refuse(RpcError("The first frame is too large for a handshake."), CLOSE_TOO_BIG)
             return
+        if self._compression is not None:
+            unpacked = self._unpacked(frame, peer.limits.max_handshake_frame)
+            if unpacked is None:
+                return
+            frame = unpacked
         messages, error = peer.format.decode(frame)
         try:
             if not messages or messages[0][2] != peer.format.method_key(HANDSHAKE):
@@ -137,6 +156,14 @@ class Link:
         peer.connected(self, handshake)
         if len(messages) > 1 and self.is_connected:
             peer.messages_received(messages[1:], error)
+
+    def _unpacked(self, frame: bytes, most: int) -> bytes | None:
+        assert self._compression is not None
+        try:
+            return self._compression.unpack(frame, most)
+        except FormatError as error:  # nor can what follows be unpacked
+            self._refuse(error, _CLOSE_PROTOCOL_ERROR)
+            return None
 
     def _refuse(self, error: Exception, code: int) -> None:
         _log.warning("%r: the connection was refused: %s", self.peer, error)

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from afresh.errors import (
     DisconnectedError,
@@ -173,6 +173,9 @@ class Peer:
         self._services: dict[Any, Any] = {}
         self._complaints = 0
 
+    is_server: ClassVar[bool] = False
+    """Whether it is the end that accepts connections."""
+
     # -- for users
 
     @property
@@ -308,10 +311,10 @@ class Peer:
         frame = self.format.join(messages)
         batch = self.limits.batch
         if len(frame) <= 4 * batch or len(messages) == 1:
-            connection.send(frame)
+            link.send(frame)
         else:
             for part in _batches(messages, batch):
-                connection.send(self.format.join(part))
+                link.send(self.format.join(part))
         buffered = connection.buffered
         if buffered > self.limits.max_buffered:
             error = LimitError(

@@ -30,6 +30,8 @@ class ServerPeer(Peer):
         is_backend: whether it came in through an endpoint for backend peers.
     """
 
+    is_server = True
+
     __slots__ = ("_links", "_made_at", "_removal", "client_id", "details", "proof")
 
     def __init__(self, hub: RpcHub, client_id: str, format: Format, *, is_backend: bool) -> None:
