@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from afresh.rpc import Limits
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -24,7 +26,25 @@ def described() -> set[str]:
 
 @pytest.mark.parametrize(
     "package",
-    ["afresh.errors", "afresh.graph", "afresh.states", "afresh.testing", "afresh.ui.nicegui"],
+    [
+        "afresh.app",
+        "afresh.errors",
+        "afresh.graph",
+        "afresh.remote",
+        "afresh.rpc",
+        "afresh.rpc.formats",
+        "afresh.rpc.routing",
+        "afresh.rpc.shard_map",
+        "afresh.rpc.transports",
+        "afresh.rpc.transports.memory",
+        "afresh.rpc.transports.unix",
+        "afresh.rpc.transports.unix_server",
+        "afresh.rpc.transports.websocket",
+        "afresh.states",
+        "afresh.testing",
+        "afresh.ui.nicegui",
+        "afresh.web",
+    ],
 )
 def test_the_reference_describes_every_public_name(package: str) -> None:
     missing = {
@@ -40,6 +60,18 @@ def test_the_reference_describes_what_the_front_door_offers() -> None:
     """Under the package that a name comes from."""
     described_names = {name.rpartition(".")[2] for name in described()}
     assert set(importlib.import_module("afresh").__all__) - described_names == set()
+
+
+def test_the_table_of_limits_has_each_with_its_default() -> None:
+    """As the page on RPC shows them."""
+    text = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+|[\d. to]+) \|", text, re.MULTILINE))
+    limits = Limits()
+    delays = limits.reconnect_delays
+    assert listed.pop("reconnect_delays") == f"{delays.minimum:g} to {delays.maximum:g}"
+    numbers = {name: getattr(limits, name) for name in Limits.__slots__}
+    del numbers["reconnect_delays"]
+    assert listed == {name: f"{number:,.0f}" for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -10,6 +10,7 @@ import ast
 import asyncio
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -65,15 +65,17 @@ async def run(path: str, blocks: list[Snippet]) -> ModuleType:
     """Run the blocks one after another in a module of their own, which is returned."""
     module = ModuleType("__main__")
     module.__file__ = path  # some look for the file of a class
-    modules = {block.module: module for block in blocks if block.module is not None}
     address = SERVED
     programs: list[Coroutine[Any, Any, object]] = []
     async with AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         # Classes look their module up by name, to resolve annotations among other things.
-        stack.enter_context(mock.patch.dict("sys.modules", {"__main__": module, **modules}))
+        patch.setitem(sys.modules, "__main__", module)
         # A loop runs already: what a program hands to it is awaited when its block is done.
-        stack.enter_context(mock.patch("asyncio.run", programs.append))
+        patch.setattr(asyncio, "run", programs.append)
         for block in blocks:
+            if block.module is not None:
+                patch.setitem(sys.modules, block.module, module)
             if block.served is not None:
                 app = vars(module)[block.served]
                 address = f"127.0.0.1:{await stack.enter_async_context(serving(app))}"
