@@ -108,6 +108,19 @@ async def test_what_is_sent_and_not_acknowledged_is_bounded_by_bytes(ends: Ends)
     assert len(await take(stream, 199)) == 199
 
 
+async def test_the_bound_by_bytes_moves_on_with_the_reader(ends: Ends):
+    feed = Feed()
+    feed.put(*["x" * 100_000] * 150)
+    stream = ends.stream(feed.follow(), str, ack_period=4, ack_advance=200)
+    for read_so_far in range(1, 130):
+        await anext(stream)
+        await turns(60)
+        ahead = feed.given - read_so_far
+        assert 15 <= ahead <= 27 or feed.given == 150
+    assert len(await take(stream, 21)) == 21
+    await stream.aclose()
+
+
 async def test_the_bound_by_bytes_never_keeps_a_reader_from_acknowledging(ends: Ends):
     feed = Feed()
     feed.put(*["x" * 200_000] * 60)
