@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import playwright
@@ -12,6 +12,8 @@ import pytest
 from playwright.async_api import async_playwright
 
 from tests.ui.browsing import FLAGS, Windows
+
+from .site import Site
 
 STATIC = Path(__file__).parents[2] / "src" / "afresh" / "web" / "static"
 
@@ -44,3 +46,32 @@ async def windows(chromium: str, artifacts: Path) -> AsyncIterator[Windows]:
         yield windows
         await browser.close()
     assert windows.complaints == []
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[Site]:
+    """A server that is there for all tests."""
+    del chromium  # no browser, no server
+    site = Site(tmp_path_factory.mktemp("site"))
+    site.start()
+    yield site
+    site.kill()
+
+
+@pytest.fixture
+async def site(shared_site: Site) -> Site:
+    """A server that no page is connected to, and whose numbers are 0."""
+    await shared_site.is_followed(0)
+    for name in ("a", "b", "c"):
+        shared_site.change(name, 0)
+    return shared_site
+
+
+@pytest.fixture
+def mortal_site(tmp_path: Path, chromium: str) -> Iterator[Site]:
+    """A server to kill and to start again."""
+    del chromium  # no browser, no server
+    site = Site(tmp_path)
+    site.start()
+    yield site
+    site.kill()

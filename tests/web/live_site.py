@@ -35,7 +35,7 @@ class Numbers(ComputeService):
         self.values: dict[str, int] = {}
         self.items_by_id = {1: Item(1, "<b>one</b>", ("x", "y")), 2: Item(2, 'two "2"')}
         self.notes: list[str] = []
-        self.slow_calls = 0
+        self.runs: dict[str, int] = {}
 
     @compute_method
     async def get(self, name: str) -> int:
@@ -75,10 +75,11 @@ class Numbers(ComputeService):
     async def fail(self, text: str) -> None:
         raise OutOfNumbers(text)
 
-    async def slow(self, seconds: float) -> int:
-        self.slow_calls += 1
+    async def slow(self, name: str, seconds: float) -> int:
+        """How often this was called for that name, when some time has passed."""
+        self.runs[name] = self.runs.get(name, 0) + 1
         await asyncio.sleep(seconds)
-        return self.slow_calls
+        return self.runs[name]
 
     async def count(self, up_to: int, pause: float = 0) -> RpcStream[int]:
         async def numbers() -> AsyncIterator[int]:

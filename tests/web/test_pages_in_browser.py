@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from playwright.async_api import Page, expect
 
@@ -33,15 +30,6 @@ SCRIPT = """
   })
 </script>
 """
-
-
-@pytest.fixture
-def site(tmp_path: Path, chromium: str) -> Iterator[Site]:
-    del chromium  # no browser, no server
-    site = Site(tmp_path)
-    site.start()
-    yield site
-    site.kill()
 
 
 async def test_a_change_shows_in_all_windows(site: Site, windows: Windows) -> None:
@@ -152,7 +140,7 @@ async def test_a_stream_goes_on_after_the_connection_was_cut(site: Site, windows
 async def test_a_call_survives_a_cut_and_runs_once(site: Site, windows: Windows) -> None:
     page = await site.open(windows, SCRIPT)
     await expect(page.get_by_text("a is 0")).to_be_visible()
-    await page.evaluate("() => { window.call = numbers.slow(1.5) }")
+    await page.evaluate("() => { window.call = numbers.slow('cut', 1.5) }")
     await site.is_followed(2)
     site.get("/cut")
     await page.wait_for_function("states.includes('Just disconnected, reconnecting...')")
@@ -178,17 +166,21 @@ async def test_the_server_forgets_who_left(site: Site, windows: Windows) -> None
 
 
 async def test_a_page_that_is_left_takes_leave(site: Site, windows: Windows) -> None:
+    before = int(site.get("/followers?kept"))
     page = await site.open(windows, SCRIPT)
     for _ in range(3):
         await expect(page.get_by_text("a is 0")).to_be_visible()
         await page.reload()
     await expect(page.get_by_text("a is 0")).to_be_visible()
-    assert site.get("/followers?kept") == "1"
+    assert int(site.get("/followers?kept")) == before + 1
     await page.goto(site.put("elsewhere"))
-    await until(lambda: site.get("/followers?kept") == "0")
+    await until(lambda: int(site.get("/followers?kept")) == before)
 
 
-async def test_a_page_says_that_it_reconnects_and_catches_up(site: Site, windows: Windows) -> None:
+async def test_a_page_says_that_it_reconnects_and_catches_up(
+    mortal_site: Site, windows: Windows
+) -> None:
+    site = mortal_site
     windows.forgiven += ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "WebSocket connection"]
     page = await site.open(windows, SCRIPT)
     site.change("a", 5)
