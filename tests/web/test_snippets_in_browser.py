@@ -24,6 +24,7 @@ from tests.ui.browsing import Windows
 
 from .conftest import STATIC
 
+TIMEOUT = 15_000
 FENCE = re.compile(
     r"^```(?P<language>js|html)\b[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -111,6 +112,8 @@ async def test_scripts_and_pages_do_what_they_show(
         for number in range(len(html)):
             page = await windows.open(f"http://127.0.0.1:{port}/pages/{number}")
             if number == 0:
-                await expect(page.get_by_text("Finished.")).to_be_visible()
-            await expect(page.locator("afresh-value:not([updated])")).to_have_count(0)
+                await expect(page.get_by_text("Finished.")).to_be_visible(timeout=TIMEOUT)
+            await expect(page.locator("afresh-value:not([updated])")).to_have_count(
+                0, timeout=TIMEOUT
+            )
             await page.close()
