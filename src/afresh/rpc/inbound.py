@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from afresh.errors import LimitError
+from afresh.errors import LimitError, RpcError
 
 from .middleware import Middleware, Request, around
 from .streams.reference import coding
@@ -125,6 +125,8 @@ class ServedMethod:
         """The handler raised."""
         if related_id:
             peer.send_error(related_id, error, self.definition)
+        elif isinstance(error, RpcError):
+            peer.complain("%s failed: %s", self.definition.wire_name, error)
         else:
             _log.error("%s failed.", self.definition.wire_name, exc_info=error)
 

@@ -15,13 +15,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import ClassVar
 
 from afresh.errors import FormatError
 
 from .format import (
     MAX_HEADER_VALUE,
+    MAX_MESSAGES,
     MAX_METHOD_NAME,
+    TOO_MANY_MESSAGES,
     Compression,
     Format,
     FrameError,
@@ -82,7 +85,9 @@ class BinaryFormat(Format):
         end = len(frame)
         stop = 0
         try:
-            while stop < end:
+            for _ in repeat(None, MAX_MESSAGES):
+                if stop >= end:
+                    break
                 first = frame[stop]
                 related_id = frame[stop + 1]
                 position = stop + 2
@@ -117,6 +122,8 @@ class BinaryFormat(Format):
                         headers,
                     )
                 )
+            if stop < end:
+                raise FormatError(TOO_MANY_MESSAGES)
         except (FormatError, IndexError, struct.error) as error:
             return messages, _frame_error(self.key, messages, error)
         return messages, None
@@ -148,7 +155,9 @@ class CompactFormat(BinaryFormat):
         end = len(frame)
         stop = 0
         try:
-            while stop < end:
+            for _ in repeat(None, MAX_MESSAGES):
+                if stop >= end:
+                    break
                 first = frame[stop]
                 related_id = frame[stop + 1]
                 position = stop + 2
@@ -168,6 +177,8 @@ class CompactFormat(BinaryFormat):
                 if first & 31:
                     headers, stop = _read_headers(frame, stop, first & 31)
                 add((first >> 5, related_id, method, frame[start : start + length], headers))
+            if stop < end:
+                raise FormatError(TOO_MANY_MESSAGES)
         except (FormatError, IndexError, struct.error) as error:
             return messages, _frame_error(self.key, messages, error)
         return messages, None

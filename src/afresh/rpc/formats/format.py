@@ -18,6 +18,7 @@ from .writing import ValueWriter
 
 __all__ = [
     "MAX_HEADERS",
+    "MAX_MESSAGES",
     "MAX_METHOD_NAME",
     "Format",
     "FrameError",
@@ -32,6 +33,9 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 Incoming: TypeAlias = tuple[int, int, Hashable, bytes, tuple[tuple[str, str], ...]]
 """A message as it came: call type, related id, method key, argument section, headers."""
 
+MAX_MESSAGES = 65_536
+"""How many messages of a frame are read: tiny ones take many times their size in memory."""
+TOO_MANY_MESSAGES = f"there are {MAX_MESSAGES:,} messages before it"
 MAX_METHOD_NAME = 1024
 """How many bytes the full name of a method may have."""
 MAX_HEADERS = 31

@@ -14,6 +14,8 @@ from msgspec import Meta, Struct
 
 from .format import (
     MAX_HEADERS,
+    MAX_MESSAGES,
+    TOO_MANY_MESSAGES,
     Format,
     FrameError,
     Headers,
@@ -83,7 +85,9 @@ class TextFormat(Format):
         messages: list[Incoming] = []
         add = messages.append
         try:
-            for text in frame.split(SEPARATOR):
+            pieces = frame.split(SEPARATOR, MAX_MESSAGES)
+            rest = pieces.pop() if len(pieces) > MAX_MESSAGES else b""
+            for text in pieces:
                 if text:
                     head, line_feed, arguments = text.partition(b"\n")
                     if not line_feed:
@@ -102,6 +106,8 @@ class TextFormat(Format):
                             _pairs(headers) if headers else NO_HEADERS,
                         )
                     )
+            if rest:
+                raise ValueError(TOO_MANY_MESSAGES)
         # Text that is no UTF-8 raises UnicodeDecodeError, a ValueError.
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             return messages, FrameError(
