@@ -80,7 +80,7 @@ class Stepper extends HTMLElement {
         if (isBusy) return;
         isBusy = true;
         // One at a time, or an older number might be the last to arrive.
-        for (let sent; sent !== quantity; ) {
+        for (let sent; sent !== quantity;) {
           sent = quantity;
           if (!(await put(product, sent))) sent = quantity = own.current?.value ?? 0;
         }
@@ -120,7 +120,8 @@ setTimeout(() => document.body.classList.add("settled"), 2000); // what came unt
 
 document.addEventListener("afresh:update", ({ target, detail: { value } }) => {
   const section = target.matches(".card > afresh-value") && target.closest("section");
-  if (section) updates.set(section, { count: (updates.get(section)?.count ?? 0) + 1, at: Date.now() });
+  if (section)
+    updates.set(section, { count: (updates.get(section)?.count ?? 0) + 1, at: Date.now() });
   if (value === undefined) return; // an error: the old content stays
   if (target.id === "lines") {
     const pieces = value.reduce((count, { quantity }) => count + quantity, 0);

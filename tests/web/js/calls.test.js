@@ -155,7 +155,12 @@ test("many messages come at once, empty, unknown and broken ones among them", as
   const calls = [hub.call("A", "a"), hub.call("A", "b"), hub.call("A", "c")];
   await settle();
   const parts = ["", frame("$sys.Ok:1", 3, "c"), frame("$sys.Unknown:9", 1, 2), "nonsense"];
-  parts.push(frame("$sys.Ok:1", 99, "?"), frame("$sys.Ok:1", 1, "a"), frame("$sys.Ok:1", 2, "b"), "");
+  parts.push(
+    frame("$sys.Ok:1", 99, "?"),
+    frame("$sys.Ok:1", 1, "a"),
+    frame("$sys.Ok:1", 2, "b"),
+    "",
+  );
   const complaints = server.complaints();
   server.socket.deliver(parts.join("\n\x1e"));
   assert.deepEqual(await Promise.all(calls), ["a", "b", "c"]);
@@ -229,7 +234,10 @@ test("a call that was answered has no use for its signal any more", async () => 
 });
 
 test("a call fails when its time is over", async () => {
-  const call = hub.service("Orders", { timeout: 3000 }).slow().catch((each) => each);
+  const call = hub
+    .service("Orders", { timeout: 3000 })
+    .slow()
+    .catch((each) => each);
   const endless = hub.call("Orders", "slow").with({ timeout: Infinity });
   await server.pass(2950);
   server.take();

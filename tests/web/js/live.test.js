@@ -89,7 +89,10 @@ test("all who follow the same share one call, which ends with the last of them",
   const other = follow(orders.for_user("u2"));
   assert.deepEqual(
     server.take().map(({ id, args }) => [id, args]),
-    [[1, ["u1"]], [2, ["u2"]]],
+    [
+      [1, ["u1"]],
+      [2, ["u2"]],
+    ],
   );
   server.ok(1, "one");
   server.ok(2, "two");
@@ -189,7 +192,11 @@ test("what leaves while it is told does not disturb the others", async () => {
   server.invalidate(id);
   await server.pass(250);
   server.ok(request(), 2);
-  assert.deepEqual(seen, [["first", 1], ["second", 1], ["second", 2]]);
+  assert.deepEqual(seen, [
+    ["first", 1],
+    ["second", 1],
+    ["second", 2],
+  ]);
 });
 
 test("a call that the server gave up before it answered is made again", async () => {
@@ -261,7 +268,10 @@ test("a loop ends with an error of the method, or of its signal", async () => {
   assert.equal(await aborted, "AbortError");
   assert.deepEqual(
     server.take().map(({ method, id }) => [method, id]),
-    [["$sys.Cancel:0", 1], ["$sys.Cancel:0", 2]],
+    [
+      ["$sys.Cancel:0", 1],
+      ["$sys.Cancel:0", 2],
+    ],
   );
 });
 

@@ -61,8 +61,17 @@ test("the handshake may have members in camel case, and a secret", async () => {
   server.socket.drop();
   const call = hub.call("A", "a");
   await server.pass(200);
-  const hello = { remotePeerId: server.guid, remoteHubId: server.guid, protocolVersion: 2, index: 9 };
-  server.send("$sys.Handshake:1", 0, { ...hello, remoteApiVersionSet: { value: "Api=1.0" }, secret: "x" });
+  const hello = {
+    remotePeerId: server.guid,
+    remoteHubId: server.guid,
+    protocolVersion: 2,
+    index: 9,
+  };
+  server.send("$sys.Handshake:1", 0, {
+    ...hello,
+    remoteApiVersionSet: { value: "Api=1.0" },
+    secret: "x",
+  });
   server.ok(1, "fine");
   assert.equal(await call, "fine");
 });
@@ -113,7 +122,10 @@ test("of many calls, those are sent again that the server names", async () => {
   const [reconnect] = await bounce();
   assert.deepEqual(reconnect.args, [2, { 0: "AwEGvgE=", 1: "" }]);
   server.ok(reconnect.id, "Cr4B");
-  assert.deepEqual(server.take().map(({ id }) => id), [10, 200]);
+  assert.deepEqual(
+    server.take().map(({ id }) => id),
+    [10, 200],
+  );
   for (const id of [3, 4, 10, 200]) server.ok(id, 0);
   await Promise.all(calls);
 });
@@ -125,7 +137,10 @@ test("if the server refuses to reconcile, everything is sent again", async () =>
   server.take();
   const [reconnect] = await bounce();
   server.fail(reconnect.id, "ActualLab.Rpc.RpcException, ActualLab.Rpc", "Too late");
-  assert.deepEqual(server.take().map(({ id }) => id), [1, 2]);
+  assert.deepEqual(
+    server.take().map(({ id }) => id),
+    [1, 2],
+  );
 });
 
 test("an answer may overtake the reconciliation", async () => {
@@ -166,7 +181,11 @@ test("after a restart of the server, calls are sent again", async () => {
 });
 
 test("a call that must not run twice fails rather than be sent again", async () => {
-  const pay = () => hub.call("Bank", "pay").with({ resend: false }).catch((error) => error);
+  const pay = () =>
+    hub
+      .call("Bank", "pay")
+      .with({ resend: false })
+      .catch((error) => error);
   const first = pay();
   await settle();
   server.take();
@@ -366,7 +385,10 @@ test("after a refusal it can still be told to try, and values come back", async 
   hub.reconnect();
   await settle();
   const [, ...sent] = server.take();
-  assert.deepEqual(sent.map(({ method }) => method), ["Orders.ids:1", "$sys.Reconnect:3"]);
+  assert.deepEqual(
+    sent.map(({ method }) => method),
+    ["Orders.ids:1", "$sys.Reconnect:3"],
+  );
   server.ok(sent[1].id, "AQ==");
   server.ok(server.one().id, 1);
   server.ok(sent[0].id, 2);
@@ -394,4 +416,19 @@ test("there is one hub for an address", async () => {
   assert.equal(connect(new URL("http://shop.test/rpc/ws")), hub);
   hub.close();
   assert.notEqual(await server.connected(), hub);
+});
+
+test("a message that is too big for the server fails, and the rest goes on", async () => {
+  const big = hub.call("A", "a", "x".repeat(1000)).catch((error) => error);
+  const small = hub.call("A", "b", "y");
+  await settle();
+  server.take();
+  server.socket.drop(1009, "frame too big");
+  assert.match((await big).message, /1009 frame too big/);
+  await server.pass(1000);
+  const [, reconnect, ...rest] = server.take();
+  assert.deepEqual(brief(reconnect), ["$sys.Reconnect:3", 3, 2, { 0: "Ag==", 1: "" }]);
+  assert.deepEqual(rest, []);
+  server.ok(2, "done");
+  assert.equal(await small, "done");
 });

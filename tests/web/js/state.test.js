@@ -193,7 +193,10 @@ test("a page that is left for good takes leave of the server", async () => {
   happens("pagehide", { persisted: false });
   assert.deepEqual(
     server.take().map(({ method, id }) => [method, id]),
-    [["$sys.Cancel:0", 1], ["$sys.Cancel:0", 2]],
+    [
+      ["$sys.Cancel:0", 1],
+      ["$sys.Cancel:0", 2],
+    ],
   );
   assert.equal(server.socket.isClosed, true);
   stop();

@@ -110,7 +110,10 @@ test("a signal ends it, also while it waits for the next item or for the stream 
   server.take();
   control.abort(new Error("enough"));
   assert.deepEqual([await running.end, await starting.end], ["enough", "enough"]);
-  assert.deepEqual(server.take().map(brief).sort(), [["$sys.AckEnd:1", 3, HOST], ["$sys.Cancel:0", 2]]);
+  assert.deepEqual(server.take().map(brief).sort(), [
+    ["$sys.AckEnd:1", 3, HOST],
+    ["$sys.Cancel:0", 2],
+  ]);
 });
 
 test("what was read already is not read again, and a gap is asked for", async () => {

@@ -58,18 +58,6 @@ const unpack = (packed) => {
   return ids;
 };
 
-/** A GUID, and as URLs have it; `crypto.randomUUID` is missing on plain http. */
-const newIdentity = () => {
-  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
-  const hex = bytes.map((each) => each.toString(16).padStart(2, "0")).join("");
-  const order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-  const text = btoa(String.fromCharCode(...order.map((each) => bytes[each])));
-  return {
-    guid: hex.replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-"),
-    clientId: text.replace(/\+/g, "-").replace(/\//g, "_").slice(0, 22),
-  };
-};
-
 /** Right also when the clock was set back. */
 const since = (time) => Math.abs(Date.now() - time);
 
@@ -108,183 +96,6 @@ async function* loop(signal, pull, start) {
   }
 }
 
-/** A live value, shared by all on the page who follow it. */
-const newLive = (wire, key, name, args) => {
-  const listeners = new Set();
-  let call;
-  let timer;
-  let seen;
-  let failures = 0;
-
-  const tell = (listener) => {
-    const { value, error } = live.current;
-    if (!listeners.has(listener)) return;
-    if (error) guard(listener.onError ?? console.error, error);
-    else guard(listener.fn, value);
-  };
-
-  const set = (text, result) => {
-    failures = result.error ? failures + 1 : 0;
-    if (text === seen) return;
-    seen = text;
-    live.current = result;
-    for (const each of [...listeners]) tell(each);
-  };
-
-  const stale = () => {
-    if (!call.isAnswered) failures++; // the server gave it up
-    const delays = [...listeners].map(({ delay = 250 }) => delay);
-    const delay = wire.isBusy() ? 0 : Math.min(...delays);
-    timer = setTimeout(live.fetch, failures ? Math.min(60_000, 500 * 2 ** failures) : delay);
-  };
-
-  const live = {
-    /** @type {any} */
-    current: undefined,
-    fetch() {
-      clearTimeout(timer);
-      timer = 0;
-      call = wire.begin(name, args, 1, {
-        ok: (text) => set(`=${text}`, { value: parse(text) }),
-        fail: (error) => set(`${error}`, { error }),
-        stale,
-      });
-    },
-    hurry: () => timer && live.fetch(),
-    add(fn, options) {
-      const listener = { ...options, fn };
-      const { current } = live;
-      listeners.add(listener);
-      // Not before the subscriber can end it.
-      if (current) queueMicrotask(() => live.current === current && tell(listener));
-      const stop = () => {
-        off();
-        if (!listeners.delete(listener) || listeners.size) return;
-        clearTimeout(timer);
-        wire.lives.delete(key);
-        wire.cancel(call);
-      };
-      const off = onAbort(options.signal, stop);
-      if (options.signal?.aborted) stop();
-      return stop;
-    },
-  };
-  wire.lives.set(key, live);
-  live.fetch();
-  return live;
-};
-
-/** A stream of the server. */
-const newStream = ({ streams, say }, reference) => {
-  const [host, ...rest] = `${reference}`.split(",");
-  const [id, period, advance, canResume = 1] = rest.map(Number);
-  if (!(id > 0 && period > 0 && advance > 0)) throw new TypeError("The result is no stream.");
-  const items = [];
-  /** @type {any} */
-  let end, ring;
-  let next = 0;
-  let read = 0;
-  let acked = 0;
-
-  const ack = (index, by) => {
-    acked = index;
-    say("$sys.Ack:2", [index, by], id);
-  };
-
-  const isGap = (index) => {
-    if (index <= next) return false;
-    if (canResume) stream.resume();
-    else stream.fail();
-    return true;
-  };
-
-  const stream = {
-    canResume,
-    resume: () => ack(next, host),
-    receive(index, more) {
-      if (isGap(index)) return;
-      items.push(...more.slice(next - index));
-      next = Math.max(next, index + more.length);
-      if (next > read + 2 * advance + period)
-        stream.fail(new RpcError("The stream sends too much.", "LimitError"));
-      ring();
-    },
-    end(index, error) {
-      if (!isGap(index) && index === next) stream.fail(error);
-    },
-    fail(error = new RpcError("Peer disconnected.")) {
-      end ??= { error };
-      if (streams.get(id) === stream && streams.delete(id)) say("$sys.AckEnd:1", [host], id);
-      ring?.();
-    },
-    read(signal) {
-      const pull = () => {
-        if (read >= acked + period) ack(read, "00000000-0000-0000-0000-000000000000");
-        if (!items.length) return end;
-        read++;
-        return { value: items.shift() };
-      };
-      return loop(signal, pull, (bell) => {
-        const old = streams.get(id);
-        ring = bell;
-        streams.set(id, stream);
-        old?.fail();
-        stream.resume();
-        return stream.fail;
-      });
-    },
-  };
-  return stream;
-};
-
-const newQuery = (wire, name, args, options) => {
-  const key = JSON.stringify([name, args]);
-  let isTaken = options.compute;
-  let promise;
-  const run = () => {
-    isTaken = true;
-    return (promise ??= wire.run(name, args, options));
-  };
-  // A call that nobody waits for is made as well.
-  queueMicrotask(() => isTaken || run());
-  /** @type {Query} */
-  const query = {
-    with(more) {
-      options = { ...options, ...more };
-      return query;
-    },
-    then: (...both) => run().then(...both),
-    catch: (reject) => run().catch(reject),
-    finally: (fn) => run().finally(fn),
-    get current() {
-      isTaken = true;
-      return wire.lives.get(key)?.current;
-    },
-    subscribe(fn, more) {
-      isTaken = true;
-      const all = { ...options, ...more };
-      if (all.compute === false) throw new TypeError(`${name} is no compute method.`);
-      return (wire.lives.get(key) ?? newLive(wire, key, name, args)).add(fn, all);
-    },
-    [Symbol.asyncIterator]() {
-      let last;
-      const pull = () => (query.current === last ? undefined : (last = query.current));
-      return loop(options.signal, pull, (ring) => query.subscribe(ring, { onError: ring }));
-    },
-    stream() {
-      isTaken = true;
-      return (async function* () {
-        yield* newStream(wire, await run()).read(options.signal);
-      })();
-    },
-    send() {
-      isTaken = true;
-      wire.say(name, args);
-    },
-  };
-  return query;
-};
-
 const hubs = new Map();
 
 /** @type {typeof import("./afresh.d.ts").connect} */
@@ -300,7 +111,13 @@ const newHub = (address, options) => {
   const streams = new Map();
   const watchers = new Set();
   const life = new AbortController();
-  const { guid, clientId } = newIdentity();
+  // A GUID, and as URLs have it; `crypto.randomUUID` is missing on plain http.
+  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
+  const hex = bytes.map((each) => each.toString(16).padStart(2, "0")).join("");
+  const guid = hex.replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  const order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+  const text = btoa(String.fromCharCode(...order.map((each) => bytes[each])));
+  const clientId = text.replace(/\+/g, "-").replace(/\//g, "_").slice(0, 22);
   let socket, server, error, dialing, watching, ticking;
   let isReady = false;
   let isFinal = false;
@@ -311,28 +128,12 @@ const newHub = (address, options) => {
 
   // ---- the state
 
-  const getState = () => {
-    const isNew = !isFinal && since(changedAt) < (isReady ? 1500 : 3000);
-    const reconnectsIn = Math.max(0, dialsAt - Date.now());
-    let text = isNew ? "Just connected." : "Connected.";
-    if (!isReady) text = isFinal || reconnectsIn >= 1000 ? "Disconnected." : "Reconnecting...";
-    if (!isReady && isNew) text = server ? "Just disconnected, reconnecting..." : "Connecting...";
-    return {
-      kind: /** @type {any} */ (`${isNew ? "just-" : ""}${isReady ? "" : "dis"}connected`),
-      text,
-      isConnected: isReady,
-      likelyConnected: isReady || isNew,
-      reconnectsIn,
-      isFinal,
-      error,
-    };
-  };
-
   const announce = () => {
     clearTimeout(ticking);
-    const state = getState();
+    const { state } = hub;
     for (const each of [...watchers]) guard(each, state);
-    if (watchers.size && state.kind !== "connected" && !isFinal) ticking = setTimeout(announce, 250);
+    if (watchers.size && state.kind !== "connected" && !isFinal)
+      ticking = setTimeout(announce, 250);
   };
 
   // ---- sockets
@@ -359,6 +160,10 @@ const newHub = (address, options) => {
     mine.onclose = ({ code, reason }) => {
       lose(`Closed: ${code} ${reason}`);
       if (code === 4001) stop();
+      if (code !== 1009) return;
+      // Too big: it would be so again, whichever it was.
+      const [first] = [...calls.values()].sort((a, b) => b.text.length - a.text.length);
+      if (first && calls.delete(first.id)) first.fail(error);
     };
     announce();
   };
@@ -477,7 +282,8 @@ const newHub = (address, options) => {
       }
     } else if (name === "$sys-c.Invalidate:0") {
       if (call?.stale && calls.delete(id)) call.stale();
-    } else if (name === "$sys.Disconnect:1") for (const each of parse(first)) streams.get(each)?.fail();
+    } else if (name === "$sys.Disconnect:1")
+      for (const each of parse(first)) streams.get(each)?.fail();
     else if (name === "$sys.I:2") stream?.receive(parse(first), [parse(second)]);
     else if (name === "$sys.B:2") stream?.receive(parse(first), parse(second));
     else if (name === "$sys.End:2") stream?.end(parse(first), toError(parse(second)) ?? null);
@@ -528,7 +334,7 @@ const newHub = (address, options) => {
 
   // ---- calls
 
-  const run = async (name, args, { signal, timeout, resend, compute }) => {
+  const invoke = async (name, args, { signal, timeout, resend, compute }) => {
     let timer;
     let off = () => {};
     if (!compute) {
@@ -558,13 +364,200 @@ const newHub = (address, options) => {
     }
   };
 
-  const isBusy = () => running > 0 || since(ranAt) < 300;
-  const wire = { lives, streams, isBusy, begin, cancel, say, run };
+  /** A live value, shared by all on the page who follow it. */
+  const newLive = (key, name, args) => {
+    const listeners = new Set();
+    let call;
+    let timer;
+    let seen;
+    let failures = 0;
+
+    const tell = (listener) => {
+      const { value, error } = live.current;
+      if (!listeners.has(listener)) return;
+      if (error) guard(listener.onError ?? console.error, error);
+      else guard(listener.fn, value);
+    };
+
+    const set = (text, result) => {
+      failures = result.error ? failures + 1 : 0;
+      if (text === seen) return;
+      seen = text;
+      live.current = result;
+      for (const each of [...listeners]) tell(each);
+    };
+
+    const stale = () => {
+      if (!call.isAnswered) failures++; // the server gave it up
+      const delays = [...listeners].map(({ delay = 250 }) => delay);
+      const delay = running || since(ranAt) < 300 ? 0 : Math.min(...delays);
+      timer = setTimeout(live.fetch, failures ? Math.min(60_000, 500 * 2 ** failures) : delay);
+    };
+
+    const live = {
+      /** @type {any} */
+      current: undefined,
+      fetch() {
+        clearTimeout(timer);
+        timer = 0;
+        call = begin(name, args, 1, {
+          ok: (text) => set(`=${text}`, { value: parse(text) }),
+          fail: (error) => set(`${error}`, { error }),
+          stale,
+        });
+      },
+      hurry: () => timer && live.fetch(),
+      add(fn, options) {
+        const listener = { ...options, fn };
+        const { current } = live;
+        listeners.add(listener);
+        // Not before the subscriber can end it.
+        if (current) queueMicrotask(() => live.current === current && tell(listener));
+        const stop = () => {
+          off();
+          if (!listeners.delete(listener) || listeners.size) return;
+          clearTimeout(timer);
+          lives.delete(key);
+          cancel(call);
+        };
+        const off = onAbort(options.signal, stop);
+        if (options.signal?.aborted) stop();
+        return stop;
+      },
+    };
+    lives.set(key, live);
+    live.fetch();
+    return live;
+  };
+
+  /** A stream of the server. */
+  const newStream = (reference) => {
+    const [host, ...rest] = `${reference}`.split(",");
+    const [id, period, advance, canResume = 1] = rest.map(Number);
+    if (!(id > 0 && period > 0 && advance > 0)) throw new TypeError("The result is no stream.");
+    const items = [];
+    /** @type {any} */
+    let end, ring;
+    let next = 0;
+    let read = 0;
+    let acked = 0;
+
+    const ack = (index, by) => {
+      acked = index;
+      say("$sys.Ack:2", [index, by], id);
+    };
+
+    const isGap = (index) => {
+      if (index <= next) return false;
+      if (canResume) stream.resume();
+      else stream.fail();
+      return true;
+    };
+
+    const stream = {
+      canResume,
+      resume: () => ack(next, host),
+      receive(index, more) {
+        if (isGap(index)) return;
+        items.push(...more.slice(next - index));
+        next = Math.max(next, index + more.length);
+        if (next > read + 2 * advance + period)
+          stream.fail(new RpcError("The stream sends too much.", "LimitError"));
+        ring();
+      },
+      end(index, error) {
+        if (!isGap(index) && index === next) stream.fail(error);
+      },
+      fail(error = new RpcError("Peer disconnected.")) {
+        end ??= { error };
+        if (streams.get(id) === stream && streams.delete(id)) say("$sys.AckEnd:1", [host], id);
+        ring?.();
+      },
+      read(signal) {
+        const pull = () => {
+          if (read >= acked + period) ack(read, "00000000-0000-0000-0000-000000000000");
+          if (!items.length) return end;
+          read++;
+          return { value: items.shift() };
+        };
+        return loop(signal, pull, (bell) => {
+          const old = streams.get(id);
+          ring = bell;
+          streams.set(id, stream);
+          old?.fail();
+          stream.resume();
+          return stream.fail;
+        });
+      },
+    };
+    return stream;
+  };
+
+  const newQuery = (name, args, options) => {
+    const key = JSON.stringify([name, args]);
+    let isTaken = options.compute;
+    let promise;
+    const run = () => {
+      isTaken = true;
+      return (promise ??= invoke(name, args, options));
+    };
+    // A call that nobody waits for is made as well.
+    queueMicrotask(() => isTaken || run());
+    /** @type {Query} */
+    const query = {
+      with(more) {
+        options = { ...options, ...more };
+        return query;
+      },
+      then: (...both) => run().then(...both),
+      catch: (reject) => run().catch(reject),
+      finally: (fn) => run().finally(fn),
+      get current() {
+        isTaken = true;
+        return lives.get(key)?.current;
+      },
+      subscribe(fn, more) {
+        isTaken = true;
+        const all = { ...options, ...more };
+        if (all.compute === false) throw new TypeError(`${name} is no compute method.`);
+        return (lives.get(key) ?? newLive(key, name, args)).add(fn, all);
+      },
+      [Symbol.asyncIterator]() {
+        let last;
+        const pull = () => (query.current === last ? undefined : (last = query.current));
+        return loop(options.signal, pull, (ring) => query.subscribe(ring, { onError: ring }));
+      },
+      stream() {
+        isTaken = true;
+        return (async function* () {
+          yield* newStream(await run()).read(options.signal);
+        })();
+      },
+      send() {
+        isTaken = true;
+        say(name, args);
+      },
+    };
+    return query;
+  };
 
   /** @type {Hub} */
   const hub = {
     get state() {
-      return getState();
+      const isNew = !isFinal && since(changedAt) < (isReady ? 1500 : 3000);
+      const reconnectsIn = Math.max(0, dialsAt - Date.now());
+      let text = isNew ? "Just connected." : "Connected.";
+      if (!isReady) text = isFinal || reconnectsIn >= 1000 ? "Disconnected." : "Reconnecting...";
+      if (!isReady && isNew) text = server ? "Just disconnected, reconnecting..." : "Connecting...";
+      return {
+        kind: /** @type {any} */ (`${isNew ? "just-" : ""}${isReady ? "" : "dis"}connected`),
+        text,
+        isConnected: isReady,
+        likelyConnected: isReady || isNew,
+        reconnectsIn,
+        isFinal,
+        error,
+      };
     },
     onState(fn) {
       watchers.add(fn);
@@ -585,12 +578,12 @@ const newHub = (address, options) => {
           if (typeof method === "symbol" || method === "then") return; // it is no promise
           const all = { ...options, ...common, ...methods?.[method] };
           return (...args) =>
-            newQuery(wire, `${name}.${method}:${all.arity ?? args.length + 1}`, args, all);
+            newQuery(`${name}.${method}:${all.arity ?? args.length + 1}`, args, all);
         },
       }),
     call: (service, method, ...args) => hub.service(service)[method](...args),
     stream: (...call) => hub.call(...call).stream(),
-    open: (reference, signal) => newStream(wire, reference).read(signal),
+    open: (reference, signal) => newStream(reference).read(signal),
     send: (...call) => hub.call(...call).send(),
   };
   hubs.set(address, hub);
@@ -693,7 +686,8 @@ const followValue = (element, hub) => {
     const own = all.filter((each) => each.closest("afresh-value") === element);
     for (const each of own) stamp(each, dig(value, each.getAttribute("each")));
     element.toggleAttribute("empty", value == null || value.length === 0);
-    if (!own.length) element.textContent = typeof value === "object" ? JSON.stringify(value) : value;
+    if (!own.length)
+      element.textContent = typeof value === "object" ? JSON.stringify(value) : value;
   };
   const note = (detail) => {
     element.toggleAttribute("error", !!detail.error);
