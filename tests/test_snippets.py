@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from afresh.rpc import exceptions
 from tests.rpc.transports.parties import serving
 
 ROOT = Path(__file__).parent.parent
@@ -69,13 +70,14 @@ async def run(path: str, blocks: list[Snippet]) -> ModuleType:
     programs: list[Coroutine[Any, Any, object]] = []
     async with AsyncExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        # Classes look their module up by name, to resolve annotations among other things.
-        patch.setitem(sys.modules, "__main__", module)
         # A loop runs already: what a program hands to it is awaited when its block is done.
         patch.setattr(asyncio, "run", programs.append)
+        # Errors of one page must not take the names of those of another.
+        patch.setattr(exceptions, "default_registry", exceptions.ExceptionRegistry())
         for block in blocks:
-            if block.module is not None:
-                patch.setitem(sys.modules, block.module, module)
+            # Classes look their module up by name, to resolve annotations among other things.
+            module.__name__ = block.module or "__main__"
+            patch.setitem(sys.modules, module.__name__, module)
             if block.served is not None:
                 app = vars(module)[block.served]
                 address = f"127.0.0.1:{await stack.enter_async_context(serving(app))}"
