@@ -256,3 +256,17 @@ async def test_items_that_were_read_do_not_count_as_unread_for_other_streams(
         feed.put(None)
     for task in tasks:
         assert await task == ["x" * 1000]
+
+
+async def test_bytes_do_not_count_as_unread_once_they_are_acknowledged(ends: Ends):
+    feed = Feed()
+    feed.put(*["x" * 1000] * 200)
+    stream = ends.stream(feed.follow(), str, ack_period=10, ack_advance=1000)
+    await anext(stream)
+    await turns(100)
+    assert 199_000 <= ends.reader.table.unread < 205_000
+    await take(stream, 149)
+    await turns()
+    assert ends.reader.table.unread < 100_000
+    await stream.aclose()
+    assert ends.reader.table.unread == 0
