@@ -6,6 +6,7 @@ import gc
 import pytest
 
 from afresh import ComputeService, compute_method
+from afresh.errors import RpcError
 from afresh.rpc.hub import RpcHub
 from afresh.testing import FakeClock
 from tests.remote.services import Counters, MemoryCounters
@@ -256,3 +257,16 @@ async def test_extra_arguments_on_the_wire_are_no_part_of_the_key(pair: Pair) ->
         pair.peer.send(write(id, codec.encode(("a", str(id)))))
     await until(lambda: len(pair.server_peer.inbound) == 2)
     assert there.computed == ["a"]
+
+
+async def test_a_failure_that_is_no_result_is_asked_again_after_a_while(
+    clock: FakeClock, pair: Pair
+) -> None:
+    here = pair.service(Counters, MemoryCounters())
+    with pytest.raises(RpcError):
+        await here.get(5)  # type: ignore[arg-type]
+    node = await here.get.capture(5)  # type: ignore[arg-type]
+    assert node.is_consistent
+    await clock.advance(1.1)
+    assert node.is_invalidated
+    assert not pair.server_peer.inbound

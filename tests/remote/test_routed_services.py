@@ -223,3 +223,23 @@ async def test_a_shard_that_moves_all_the_time_is_read_right_in_the_end(
 
 def test_routes_are_shown_as_what_they_are() -> None:
     assert "static" in repr(Route(None, is_static=True))
+
+
+async def test_a_host_that_is_gone_is_not_dialled_for_ever(
+    cluster: Cluster, clock: FakeClock
+) -> None:
+    here = cluster.client.service(Counters, cluster.route)  # type: ignore[type-abstract]
+    for key in KEYS:
+        await here.get(key)
+    assert len(cluster.client.peers) == 3
+    cluster.targets.set_nodes("bc")
+    await cluster.hubs["a"].aclose()
+    await clock.advance(290)
+    assert len(cluster.client.peers) == 3
+    await clock.advance(30)
+    assert sorted(peer.address for peer in cluster.client.peers) == ["memory:b", "memory:c"]
+    cluster.targets.set_nodes("abc")
+    asked = asyncio.create_task(here.get(next(key for key in KEYS if cluster.owner(key) == "a")))
+    await clock.advance(1)
+    assert len(cluster.client.peers) == 3
+    asked.cancel()

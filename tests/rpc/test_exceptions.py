@@ -213,7 +213,7 @@ def test_there_is_no_error_where_neither_type_nor_text_is_given():
         (
             RerouteError("Elsewhere."),
             "Elsewhere.",
-            "ActualLab.Rpc.RpcRerouteException, ActualLab.Rpc",
+            "ActualLab.Rpc.RpcRerouteException, ActualLab.Core",
             RerouteError,
         ),
     ],
@@ -487,7 +487,12 @@ def test_whatever_the_other_side_says_makes_an_error_that_was_registered_or_a_re
 @given(
     kind=st.sampled_from(
         [each for each in vars(builtins).values() if inspect.isclass(each)]
-    ).filter(lambda kind: issubclass(kind, BaseException) and "Group" not in kind.__name__),
+    ).filter(
+        lambda kind: (
+            issubclass(kind, BaseException)
+            and not issubclass(kind, (BaseExceptionGroup, SyntaxError))
+        )  # whose own text may fail
+    ),
     args=st.lists(st.none() | st.text() | st.integers() | st.binary(), max_size=5),
 )
 def test_whatever_is_raised_can_be_told(kind: type[BaseException], args: list[Any]):

@@ -23,6 +23,7 @@ from .call import ComputeCall
 if TYPE_CHECKING:
     from afresh.graph.computed import Computed
     from afresh.rpc.peer import ConnectionState
+    from afresh.rpc.routing import Route
 
     from .table import RemoteTable, Source
 
@@ -32,6 +33,7 @@ _log = logging.getLogger("afresh.remote")
 
 DIFFERS = "the other side has another result than the cache"
 CONNECTED = "there is a connection again, over which to ask"
+ROUTE = "its route has changed"
 
 
 class Guess:
@@ -55,6 +57,7 @@ class Guess:
         "_stop",
         "_table",
         "_task",
+        "_unfollow",
         "confirmed",
     )
 
@@ -78,6 +81,7 @@ class Guess:
         self._node: weakref.ref[Computed[Any]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: Callable[[], None] | None = None
+        self._unfollow: Callable[[], None] | None = None
 
     async def wait_confirmed(self) -> None:
         """Return when this result, or one that came after it, is confirmed."""
@@ -93,6 +97,8 @@ class Guess:
                 invalidate(node, CONNECTED, True)
                 return
             self._stop = peer.on_connection_change(self._note_connection)
+            if self._source.route is not None:
+                self._unfollow = self._source.route.on_changed(self._note_route)
         else:
             self._task = start_background(self._ask(node.key), name=f"confirm {node.describe()}")
         node.on_invalidated(self)
@@ -104,6 +110,8 @@ class Guess:
         """The result is stale, or nobody holds it any more."""
         if self._stop is not None:
             self._stop()
+        if self._unfollow is not None:
+            self._unfollow()
         task = self._task
         if task is not None and not task.get_loop().is_closed():
             self._task = None
@@ -113,6 +121,11 @@ class Guess:
         node = self._node() if self._node is not None else None
         if state.is_connected and node is not None:
             invalidate(node, CONNECTED, True)
+
+    def _note_route(self, _: Route) -> None:
+        node = self._node() if self._node is not None else None
+        if node is not None:
+            invalidate(node, ROUTE, True)
 
     async def _ask(self, key: Any) -> None:
         table = self._table

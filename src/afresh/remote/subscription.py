@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from afresh.graph.bound import BoundComputeMethod
 from afresh.graph.scopes import Isolated
+from afresh.primitives.clock import current_clock
 from afresh.rpc.formats import result_hash
 from afresh.rpc.inbound import InboundCall, ServedMethod
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from afresh.rpc.peer import Peer
 
 __all__ = ["ServedComputeMethod", "Subscription"]
+
+_ASK_AGAIN = 1.0
+"""Seconds after which a failure that is no result is stale: arguments that can't be read, say."""
 
 HASH = "#"
 """The header with the hash of a result; with an empty one a caller asks for it."""
@@ -72,6 +76,14 @@ class ServedComputeMethod(ServedMethod):
             subscription = Subscription(peer, related_id, self, node, headers)
             peer.inbound[related_id] = subscription
             node.on_invalidated(subscription)
+
+    def fail(self, peer: Peer, related_id: int, headers: Headers, error: BaseException) -> None:
+        super().fail(peer, related_id, headers, error)
+        if related_id:
+            # There is no result whose going stale could be told; who follows it asks again.
+            current_clock().call_later(
+                _ASK_AGAIN, lambda: peer.send(self.invalidate(related_id, b""))
+            )
 
     def answer(self, peer: Peer, related_id: int, headers: Headers, node: Computed[Any]) -> None:
         """Send the result, or that the caller has it already."""

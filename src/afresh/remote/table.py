@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from afresh.errors import RerouteError
 from afresh.graph._context import current
 from afresh.graph._kernel import invalidate
 from afresh.graph.definition import Definition
@@ -131,6 +132,9 @@ class RemoteTable(Table):
             value = await call.future
         except asyncio.CancelledError:
             call.cancel()
+            raise
+        except RerouteError:
+            call.let_go()  # the result will be another call's
             raise
         except Exception:
             node._with_extra().origin = call

@@ -56,6 +56,7 @@ class ClientPeer(Peer):
         "_proof",
         "_task",
         "_waiters",
+        "is_kept",
         "parameters",
         "url",
     )
@@ -73,6 +74,8 @@ class ClientPeer(Peer):
         self.url: str = url
         self.parameters: dict[str, str] = {}
         """Further parameters to dial with, such as `session`."""
+        self.is_kept: bool = False
+        """Whether to dial for ever, also while nobody uses it."""
         self._connector = connector
         self._proof = ProofMaker(client_id_of(self.id))
         self._task: asyncio.Task[None] | None = None
@@ -152,11 +155,20 @@ class ClientPeer(Peer):
             else:
                 lived = current_clock().now() - started
                 was_long = lived >= self.limits.premature_disconnect
+            if self._is_unused():
+                self.close(PeerClosedError(f"{self!r} was away for long, and nobody used it."))
+                return
             self._failures = 0 if was_long else self._failures + 1
             delay = 0.0 if was_long else self.limits.reconnect_delays[self._failures]
             _log.info("%s: no connection (%s); trying again in %.1f s.", self.url, error, delay)
             if not self.is_closed:
                 await self._pause(delay, error)
+
+    def _is_unused(self) -> bool:
+        if self.is_kept or self.outbound:
+            return False
+        away = current_clock().now() - self.connection_state.since
+        return away >= self.limits.unused_peer_life
 
     def _is_final(self, error: Exception) -> bool:
         """Whether an attempt that failed so would fail again and again."""

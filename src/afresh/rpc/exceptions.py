@@ -239,7 +239,7 @@ _BUILT_IN: list[tuple[type[Exception], str, bool]] = [
     (RpcError, _RPC_ERROR, True),
     (EndpointNotFoundError, _RPC_ERROR, True),
     (StreamNotFoundError, f"{_RPC}.RpcStreamNotFoundException, {_RPC}", True),
-    (RerouteError, f"{_RPC}.RpcRerouteException, {_RPC}", True),
+    (RerouteError, f"{_RPC}.RpcRerouteException, ActualLab.Core", True),
     (FormatError, "afresh.FormatError", True),
     (LimitError, "afresh.LimitError", True),
 ]

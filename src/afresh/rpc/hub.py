@@ -152,7 +152,9 @@ class RpcHub:
                 continue
             made: dict[tuple[int, str], ServedMethod] = {}
             for name, method in definition.endpoints.items():
-                for support in {REGULAR_CALLS, self.support_of(method.kind)}:
+                if method.is_backend and not is_backend:
+                    continue
+                for support in (self.support_of(method.kind), REGULAR_CALLS):
                     call_type = support.kind.id
                     served = made.get((call_type, method.name))
                     if served is None:
@@ -171,7 +173,12 @@ class RpcHub:
         return (*self._clients.values(), *self._servers.values())
 
     def client_peer(
-        self, url: str, *, format: str = "msgpack6c", connector: Connector | None = None
+        self,
+        url: str,
+        *,
+        format: str = "msgpack6c",
+        connector: Connector | None = None,
+        is_kept: bool = True,
     ) -> ClientPeer:
         """Return the peer that dials `url`; the same one for the same address.
 
@@ -179,6 +186,7 @@ class RpcHub:
             url: "ws://…" or "wss://…" for WebSockets, "unix:…" for a Unix domain socket.
             format: how messages are written.
             connector: makes connections, where it is not the address that says how.
+            is_kept: whether to dial for ever, also while nobody uses the peer.
 
         Raises:
             UnknownFormatError: there is no such format.
@@ -191,6 +199,7 @@ class RpcHub:
         if found is None:
             found = ClientPeer(self, url, get_format(format), connector or self._connector_for(url))
             self._clients[url] = found
+        found.is_kept = found.is_kept or is_kept
         return found
 
     def service(

@@ -47,7 +47,9 @@ class Limits:
     batch: int = 65_536
     """Messages of one turn of the event loop travel in frames of about this size."""
     max_buffered: int = 67_108_864
-    """What may wait for a connection that takes it too slowly; over it the connection is closed."""
+    """What may wait for a connection that takes it too slowly. Over half of it streams pause and
+    large results are refused; when there is more to send over all of it, the connection is closed.
+    """
 
     max_inbound_calls: int = 65_536
     """Calls of one peer that run here, its live subscriptions included."""
@@ -60,6 +62,9 @@ class Limits:
     object_release_timeout: float = 125.0
     """A stream that its consumer did not mention for this long is released."""
 
+    unused_peer_life: float = 300.0
+    """A host that calls were routed to is no longer dialled when it was away for this long and no
+    call waits for it."""
     max_peers: int = 65_536
     """Clients that a hub knows at a time, those included that may come back."""
     min_peer_life: float = 180.0

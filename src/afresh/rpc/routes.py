@@ -63,7 +63,7 @@ class Routes:
                 "The router has no target for this call, and there is no default peer; say "
                 "default=… where the routed service is made."
             )
-        return self.hub.client_peer(url, format=self.format)
+        return self.hub.client_peer(url, format=self.format, is_kept=url == self.default)
 
     def method(self, definition: MethodDefinition, peer: Peer, call_type: int) -> OutboundMethod:
         """Return the method as it is called on `peer`."""
