@@ -134,6 +134,23 @@ async def test_the_hubs_refusal_is_answered_with_its_status(ws: str) -> None:
         assert (await refusal_of(f"{url}?clientId=me"))[0] == 503
 
 
+async def test_a_status_that_http_does_not_know_becomes_403() -> None:
+    hall = Hall()
+    hall.refusal = RejectedError("Go away.", 4003)
+    sent = await play(RpcEndpoint(hall))
+    assert [message["type"] for message in sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert sent[0]["status"] == 403
+
+
+@pytest.mark.parametrize("formats", [[], "json5np"])
+async def test_formats_are_a_list_of_some(formats: Any) -> None:
+    with pytest.raises(ValueError, match="list of keys"):
+        RpcEndpoint(Hall(), formats=formats)
+
+
 async def test_a_server_that_can_only_say_no_says_403() -> None:
     hall = Hall()
     hall.refusal = RejectedError("Too many.", 503)

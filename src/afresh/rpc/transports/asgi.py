@@ -77,6 +77,9 @@ class RpcEndpoint:
             client that names none gets the hub's default, or the first of these.
         require_proof: refuse clients that come back without a reconnect proof, which old clients
             do not send.
+
+    Raises:
+        ValueError: `formats` is empty or a string, or one of the listed origins is none.
     """
 
     __slots__ = ("_formats", "_hub", "_is_backend", "_origins", "_require_proof")
@@ -90,6 +93,8 @@ class RpcEndpoint:
         formats: Collection[str] | None = None,
         require_proof: bool = False,
     ) -> None:
+        if formats is not None and (not formats or isinstance(formats, str)):
+            raise ValueError('Pass formats as a list of keys with at least one, as in ["json5np"].')
         self._hub = hub
         self._is_backend = is_backend
         self._origins = origins if callable(origins) else allow_origins(*origins)
@@ -349,7 +354,8 @@ def _closing(code: int, reason: str) -> Message:
 
 async def _reject(scope: Scope, send: Send, error: RejectedError) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
-        await _answer(send, "websocket.http.response", error.status, str(error))
+        status = error.status if 400 <= error.status < 600 else 403
+        await _answer(send, "websocket.http.response", status, str(error))
     else:
         await send({"type": "websocket.close"})  # which is HTTP 403
 
