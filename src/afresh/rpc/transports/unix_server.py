@@ -137,12 +137,13 @@ class SocketServer:
             self._server.close()
         if self._file is not None:
             _remove(*self._file)
-        for protocol in tuple(self._open):
-            if isinstance(protocol, SocketConnection):
-                protocol.close(CLOSE_GOING_AWAY, "the server shuts down")
-                await protocol.wait_closed()
-            else:
-                protocol.abort()
+        connections = [each for each in self._open if isinstance(each, SocketConnection)]
+        for opening in self._open.difference(connections):
+            opening.close()
+        for connection in connections:
+            connection.close(CLOSE_GOING_AWAY, "the server shuts down")
+        for connection in connections:
+            await connection.wait_closed()
 
     async def _start(self, starting: Awaitable[asyncio.Server], path: Path | None) -> None:
         self._server = await starting
@@ -218,7 +219,7 @@ class _Opening(asyncio.Protocol):
         self._timer.cancel()
         self._server._open.discard(self)
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Cut it off."""
         self._transport.abort()
 
