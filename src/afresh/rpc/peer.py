@@ -307,7 +307,15 @@ class Peer:
         link = self.link
         if link is None or link.connection is None:
             return
-        connection = link.connection
+        waiting = link.connection.buffered
+        if waiting > self.limits.max_buffered:
+            error = LimitError(
+                f"{self!r} does not read what is sent to it: {waiting:,} bytes wait, "
+                f"Limits.max_buffered allows {self.limits.max_buffered:,}."
+            )
+            _log.warning("%s", error)
+            link.close(error, _CLOSE_TOO_SLOW, "reads too slowly")
+            return
         frame = self.format.join(messages)
         batch = self.limits.batch
         if len(frame) <= 4 * batch or len(messages) == 1:
@@ -315,14 +323,32 @@ class Peer:
         else:
             for part in _batches(messages, batch):
                 link.send(self.format.join(part))
-        buffered = connection.buffered
-        if buffered > self.limits.max_buffered:
-            error = LimitError(
-                f"{self!r} does not read what is sent to it: {buffered:,} bytes wait, "
-                f"Limits.max_buffered allows {self.limits.max_buffered:,}."
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait for a connection that takes them too slowly."""
+        link = self.link
+        return 0 if link is None or link.connection is None else link.connection.buffered
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether so much waits that nothing large should follow."""
+        return self.waiting > self.limits.max_buffered // 2
+
+    def check_room(self, size: int, name: str) -> None:
+        """See whether a large result may wait behind the others.
+
+        Raises:
+            LimitError: the other side is to read these first.
+        """
+        self.flush()
+        waiting = self.waiting
+        if waiting and waiting + size > self.limits.max_buffered // 2:
+            raise LimitError(
+                f"The result of {name} takes {size:,} bytes, and {waiting:,} bytes of others wait "
+                f"to be read; half of Limits.max_buffered, {self.limits.max_buffered:,}, may. Ask "
+                "for less at a time, or for large data as a stream."
             )
-            _log.warning("%s", error)
-            link.close(error, _CLOSE_TOO_SLOW, "reads too slowly")
 
     # -- messages in
 

@@ -71,6 +71,7 @@ class End:
         self.limits = limits or Limits()
         self.context = contextvars.Context()
         self.is_connected = True
+        self.is_clogged = False
         self.fault: Fault = intact
         self.sent: list[Message] = []
         self.lost: list[Message] = []

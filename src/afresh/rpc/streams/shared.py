@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from afresh.errors import LimitError, RpcError
-from afresh.primitives.clock import current_clock
+from afresh.primitives.clock import Timer, current_clock
 from afresh.primitives.tasks import start_background
 
 from ..exceptions import NO_ERROR
@@ -34,6 +34,8 @@ BATCH = 65_536
 BUFFER = 2_097_152
 """About how many bytes may be sent and not acknowledged; but always as many items as the consumer
 may read without acknowledging."""
+PAUSE = 0.05
+"""Seconds until it is looked again whether a connection that has too much to send has less."""
 SLICE = 0.002
 """Seconds that a source may keep the event loop busy before others get their turn."""
 
@@ -70,6 +72,7 @@ class SharedStream:
         "_room",
         "_sent",
         "_task",
+        "_timer",
         "_turn_began_at",
         "local_id",
         "mentioned_at",
@@ -100,6 +103,7 @@ class SharedStream:
         self._room: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
         self._is_closed = False
         self._is_reading = False
         self._is_turn_marked = False
@@ -147,9 +151,7 @@ class SharedStream:
             self._sent = index
         if self._sent <= self._first + len(items):
             self._mark_turn()
-        room = self._room
-        if room is not None and not room.done():
-            room.set_result(None)
+        self._note_room()
         return True
 
     def close(self) -> None:
@@ -159,6 +161,8 @@ class SharedStream:
         self._is_closed = True
         self._is_turn_marked = False
         self._items.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None and self._is_reading:
             self._task.cancel()
         if not self.stream._is_claimed:
@@ -248,13 +252,21 @@ class SharedStream:
     async def _wait_for_room(self, advance: int) -> None:
         assert self._loop is not None
         items = self._items
-        while len(items) >= advance or (
-            self._buffered > BUFFER and len(items) > self.stream.ack_period
+        link = self.table.link
+        while (
+            len(items) >= advance
+            or (self._buffered > BUFFER and len(items) > self.stream.ack_period)
+            or (items and link.is_clogged)
         ):
             self._flush()
             self._room = self._loop.create_future()
             await self._room
             self._room = None
+
+    def _note_room(self) -> None:
+        room = self._room
+        if room is not None and not room.done():
+            room.set_result(None)
 
     def _encoder(self, item_type: Any) -> Callable[[Any], bytes]:
         codec = self.table.codec(item_type)
@@ -286,6 +298,9 @@ class SharedStream:
 
     def _flush(self) -> None:
         """Send what is not sent yet, and may be."""
+        if self.table.link.is_clogged:
+            self._flush_later()
+            return
         items = self._items
         first = self._first
         sent = self._sent
@@ -300,6 +315,16 @@ class SharedStream:
             self.table.send_end(self, sent, self._end)
             sent += 1
         self._sent = sent
+
+    def _flush_later(self) -> None:
+        if self._timer is None and not self._is_closed:
+            self._timer = current_clock().call_later(PAUSE, self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._timer = None
+        if not self._is_closed:
+            self._flush()
+            self._note_room()
 
     def _restart(self, index: int) -> None:
         """Send everything from `index` on once more."""

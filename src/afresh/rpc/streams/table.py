@@ -7,6 +7,7 @@ and keep-alives. How items are read and sent is left to the streams themselves.
 from __future__ import annotations
 
 import contextvars
+import copy
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -74,6 +75,10 @@ class StreamLink(Protocol):
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection."""
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether so much waits for the connection that no items should follow."""
 
     def send_system(self, name: str, related_id: int, arguments: bytes) -> None:
         """Send a system call; dropped while there is no connection."""
@@ -179,7 +184,7 @@ class StreamTable:
             RpcError: the peer is closed.
         """
         if self._closed_by is not None:
-            remote.fail(self._closed_by)
+            remote.fail(copy.copy(self._closed_by))
         elif remote.generation != self.generation:
             remote.fail(_peer_changed())
         else:
@@ -286,7 +291,7 @@ class StreamTable:
         remote_streams = list(self._remote.values())
         self._remote.clear()  # whoever owned them is not there any more to be told
         for remote in remote_streams:
-            remote.fail(error)
+            remote.fail(copy.copy(error))  # each is raised, and gathers a traceback, elsewhere
 
     def _release(self, shared: SharedStream) -> None:
         self._shared.pop(shared.local_id, None)
