@@ -17,6 +17,7 @@ from .data import Database
 from .services import open_shop
 
 PLAIN = Path(__file__).with_name("plain")
+WEBSOCKETS = "afresh.rpc.transports.uvicorn:Protocol"
 
 
 def shop_app(app: App) -> Starlette:
@@ -44,4 +45,4 @@ def serve(database_url: str, *, host: str, port: int, reset: bool) -> None:
 
     shop.router.lifespan_context = lifespan
     print(f"The shop's server: http://{host}:{port}/ is the plain page.", flush=True)
-    uvicorn.run(shop, host=host, port=port, log_level="warning", ws_per_message_deflate=False)
+    uvicorn.run(shop, host=host, port=port, log_level="warning", ws=WEBSOCKETS)
