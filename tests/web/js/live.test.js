@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { afterEach, beforeEach, test } from "node:test";
 
 import { FakeServer, settle } from "./fake.js";
@@ -220,6 +221,21 @@ test("an aborted signal ends a subscription", async () => {
     ["Orders.total:1", "$sys.Cancel:0"],
   );
   assert.deepEqual([values, none.values], [[1], []]);
+});
+
+test("a signal that lasts is let go of by what has ended", async () => {
+  const { signal } = new AbortController();
+  const { stop } = follow(orders.total(), { signal });
+  const loop = orders.ids().with({ signal })[Symbol.asyncIterator]();
+  const first = loop.next();
+  const call = orders.place().with({ signal }).then(String);
+  await settle();
+  for (const { id } of server.take()) server.ok(id, 1);
+  await Promise.all([first, call]);
+  assert.notEqual(getEventListeners(signal, "abort").length, 0);
+  stop();
+  await loop.return();
+  assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
 test("what is said not to be a compute method can't be followed", () => {

@@ -262,6 +262,7 @@ test("who leaves while offline is not forgotten by the server: it is told later"
   unsent();
   const sent = await bounce();
   assert.deepEqual(sent.map(brief), [["$sys.Cancel:0", 1]]);
+  assert.deepEqual(await bounce(), []);
   server.guid = "0f8fad5b-d9cb-469f-a165-70867728950e";
   assert.deepEqual(await bounce(), []);
 });

@@ -211,9 +211,28 @@ test("a page that was refused stays so, whatever happens", async () => {
   assert.equal(hub.state.isFinal, true);
 });
 
+test("who watches hears at once of an attempt, and of the last word", async () => {
+  const hub = await server.connected();
+  server.isUp = false;
+  server.socket.drop();
+  await server.pass(30_000);
+  while (hub.state.reconnectsIn < 5000) await server.pass(50);
+  const seen = [];
+  hub.onState(({ text, isFinal }) => seen.push([text, isFinal]));
+  server.isUp = undefined;
+  hub.reconnect();
+  assert.deepEqual(seen.at(-1), ["Reconnecting...", false]);
+  server.socket.drop(4001);
+  assert.deepEqual(seen.at(-1), ["Disconnected.", true]);
+});
+
 test("a closed hub has let go of the page", async () => {
+  const started = mock.method(globalThis, "setInterval");
+  const ended = mock.method(globalThis, "clearInterval");
   const hub = await server.connected();
   hub.close();
+  assert.equal(started.mock.callCount(), 1);
+  assert.equal(ended.mock.calls[0].arguments[0], started.mock.calls[0].result);
   for (const type of ["online", "visibilitychange", "pageshow", "pagehide"]) happens(type);
   await server.pass(60_000, 1000);
   assert.equal(server.sockets.length, 1);
