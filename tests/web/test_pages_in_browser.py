@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from playwright.async_api import Page, expect
 
@@ -226,3 +228,14 @@ async def test_a_reload_is_another_client(site: Site, windows: Windows) -> None:
     first, second = await url_of_socket(page), await url_of_socket(page)
     assert first != second
     assert "/rpc/ws?clientId=" in first
+
+
+@pytest.mark.skipif(not os.environ.get("AFRESH_SOAK"), reason="takes 32 s: for make soak")
+async def test_a_page_stays_connected_while_nothing_happens(site: Site, windows: Windows) -> None:
+    page = await site.open(windows, SCRIPT)
+    await expect(page.get_by_text("a is 0")).to_be_visible()
+    await page.wait_for_timeout(32_000)
+    assert await page.evaluate("states.at(-1)") == "Connected."
+    assert "Just disconnected, reconnecting..." not in await page.evaluate("states")
+    site.change("a", 1)
+    await expect(page.get_by_text("a is 1")).to_be_visible()
