@@ -212,3 +212,10 @@ async def test_a_thousand_random_cuts_lose_no_call(pair: Pair) -> None:
     assert sorted(done, key=int) == [str(number) for number in range(1000)]
     assert not pair.peer.outbound
     assert not pair.server_peer.inbound
+
+
+async def test_a_client_that_says_goodbye_is_forgotten_at_once(pair: Pair) -> None:
+    await pair.peer.connect()
+    await until(lambda: pair.server_peer.is_connected)
+    pair.peer.close()
+    await until(lambda: not pair.server.peers)

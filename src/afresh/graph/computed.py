@@ -296,11 +296,14 @@ class Computed(Node, Generic[T_co]):
         if self.state == INVALIDATED:
             self._run_handlers((handler,))
             return lambda: None
+        self._add_handler(handler)
+        return lambda: self._remove_handler(handler)
+
+    def _add_handler(self, handler: Callable[[Any], object]) -> None:
         extra = self._with_extra()
         if extra.handlers is None:
             extra.handlers = {}
         extra.handlers[handler] = None
-        return lambda: self._remove_handler(handler)
 
     def _remove_handler(self, handler: Callable[[Any], object]) -> None:
         if self.extra is not None and self.extra.handlers is not None:
@@ -311,11 +314,15 @@ class Computed(Node, Generic[T_co]):
         if self.state == INVALIDATED:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        remove = self.on_invalidated(lambda _: wake_up(future))
+
+        def handler(_: Computed[Any]) -> None:
+            wake_up(future)
+
+        self._add_handler(handler)
         try:
             await future
         finally:
-            remove()
+            self._remove_handler(handler)
 
     # -- being confirmed
 

@@ -51,6 +51,8 @@ class Table(Producer):
 
     def stored(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         definition = self.definition
+        if not definition.ignored:
+            return args
         return tuple(
             default if name in definition.ignored else value
             for name, value, default in zip(

@@ -167,7 +167,7 @@ class ComputeCall(OutboundCall):
             invalidate(node, STALE_THERE, True)
         elif self.peer.outbound.get(self.id) is self:
             self._node = weakref.ref(node, self._note_collected)
-            node.on_invalidated(self)
+            node._add_handler(self)
 
     @property
     def is_synchronized(self) -> bool:

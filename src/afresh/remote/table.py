@@ -103,7 +103,18 @@ class RemoteTable(Table):
             return await self._result(node, fetched)
         arguments = method.encode(peer, args)
         if self.cache is None:
-            return await self._call(source, node, ComputeCall(peer, method, arguments))
+            call = ComputeCall(peer, method, arguments)
+            source.start(call)
+            try:
+                value = await call.future
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            except Exception:
+                node._with_extra().origin = call
+                raise
+            node._with_extra().origin = call
+            return value
         key = CacheKey(method.name, arguments, peer.format.key)
         known = await self.cache.get_value(key, lambda data: method.decode(peer, data))
         if known is None:

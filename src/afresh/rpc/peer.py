@@ -41,6 +41,7 @@ from .outbound import OutboundCall
 from .proxy import service_of
 from .streams.table import StreamTable
 from .system import SystemCalls
+from .transports.connection import GOODBYE
 
 if TYPE_CHECKING:
     from .formats import Format, FrameError, Incoming
@@ -360,7 +361,7 @@ class Peer:
     def messages_received(self, messages: Iterable[Incoming], error: FrameError | None) -> None:
         """Take in the messages of a frame; what `error` tells of could not be read."""
         system = self._system.handlers
-        endpoints = self.hub.endpoints(self.format, self.is_backend)
+        endpoints: list[dict[Any, ServedMethod]] | None = None
         queue = self.hub.dispatcher.queue
         count = 0
         room = self._room()
@@ -373,6 +374,8 @@ class Peer:
                 else:
                     handler(related_id, arguments, headers)
                 continue
+            if endpoints is None:
+                endpoints = self.hub.endpoints(self.format, self.is_backend)
             method = endpoints[call_type].get(key)
             if method is None:
                 self._refuse(call_type, related_id, key)
@@ -503,7 +506,7 @@ class Peer:
                     self.send_system("$sys.Cancel:0", call.id, b"")
             self.flush()
         if self.link is not None:
-            self.link.close(error)
+            self.link.close(error, reason=GOODBYE)
         else:
             since = self.connection_state.since
             self._change_state(ConnectionState(False, since, None, error))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from afresh.errors import DisconnectedError, PeerClosedError
+from afresh.errors import ConnectionClosedError, DisconnectedError, PeerClosedError
 from afresh.primitives.clock import Timer, current_clock
 
 from .handshake import Handshake
 from .link import Link
 from .peer import Peer
 from .proof import ProofCheck
-from .transports.connection import CLOSE_GOING_AWAY, ConnectionDetails
+from .transports.connection import CLOSE_GOING_AWAY, GOODBYE, ConnectionDetails
 
 if TYPE_CHECKING:
     from .formats import Format
@@ -88,7 +88,8 @@ class ServerPeer(Peer):
         super().disconnected(link, error)
         if self.is_closed or self._links > 0:
             return
-        if self.remote is None:  # it never said who it is
+        is_goodbye = isinstance(error, ConnectionClosedError) and error.reason == GOODBYE
+        if self.remote is None or is_goodbye:  # it never said who it is, or will not come back
             self.close(error)
             return
         limits = self.limits

@@ -22,6 +22,7 @@ __all__ = [
     "CLOSE_TIMEOUT",
     "CLOSE_TOO_BIG",
     "CLOSE_UNKNOWN_FORMAT",
+    "GOODBYE",
     "MAX_CLIENT_ID_LENGTH",
     "MAX_FRAME_SIZE",
     "Acceptor",
@@ -34,6 +35,9 @@ __all__ = [
 
 CLOSE_NORMAL: Final = 1000
 """Close code: nothing is wrong, this side has no more use for the connection."""
+
+GOODBYE: Final = "goodbye"
+"""Close reason, with `CLOSE_NORMAL`: this peer will not come back, so there is nothing to keep."""
 
 CLOSE_GOING_AWAY: Final = 1001
 """Close code: this side is shutting down."""

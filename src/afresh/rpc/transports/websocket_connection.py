@@ -54,6 +54,21 @@ def _masks() -> Iterator[bytes]:
 _next_mask = _masks().__next__
 
 
+_SHORT_END = 128
+_SHORT_HEADS = {
+    (whole, is_client): [
+        bytes((whole, length - 2 if is_client else _MASKED | (length - 6)))
+        if length > (2 if is_client else 6)
+        else b""
+        for length in range(_SHORT_END)
+    ]
+    for whole in (_WHOLE_TEXT, _WHOLE_BINARY)
+    for is_client in (False, True)
+}
+"""How a data frame in one piece begins that is, head included, so many bytes long; by the byte it
+begins with, and whether it goes to a client."""
+
+
 def cut_reason(reason: str) -> str:
     """Cut the reason of a close code to what a WebSocket can carry."""
     return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
@@ -75,6 +90,7 @@ class WebSocketConnection(ReceivingConnection, ReadingProtocol):
         "_is_deaf",
         "_opcode",
         "_protocol",
+        "_short_heads",
         "_timer",
         "_transport",
         "_whole",
@@ -89,6 +105,7 @@ class WebSocketConnection(ReceivingConnection, ReadingProtocol):
         self._is_client = protocol.side is Side.CLIENT
         self._opcode = Opcode.TEXT if receiver.is_text else Opcode.BINARY
         self._whole = _WHOLE_TEXT if receiver.is_text else _WHOLE_BINARY
+        self._short_heads = _SHORT_HEADS[self._whole, self._is_client]
         self._buffer: bytearray | None = None
         """The beginning of a frame whose end has not arrived."""
         self._fragments: bytearray | None = None
@@ -118,10 +135,21 @@ class WebSocketConnection(ReceivingConnection, ReadingProtocol):
         """Take in what the network brought."""
         if self._is_deaf:
             return
+        end = len(data)
+        if (
+            end < _SHORT_END
+            and data[:2] == self._short_heads[end]
+            and self._buffer is None
+            and self._fragments is None
+            and not self._is_over
+        ):
+            # One short frame and nothing else, as most are.
+            self._deliver(bytes(data[2:]) if self._is_client else apply_mask(data[6:], data[2:6]))
+            return
         if self._buffer is not None:
             self._buffer += data
             data = self._buffer
-        end = len(data)
+            end = len(data)
         position = 0
         mask_size = 0 if self._is_client else 4
         while end - position >= 2:
