@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect as shape
 
 from afresh.errors import FormatError
+from afresh.primitives.secrets import Secret
 
 from .naming import RecordNaming
 from .open_types import TAG, open_base
@@ -69,6 +70,9 @@ class ValueReader:
         cls = typing.get_origin(annotation) or annotation
         if cls is Moment:
             return read_moment(data)
+        if cls is Secret:
+            (kind,) = typing.get_args(annotation) or (Any,)
+            return Secret(msgspec.convert(data, kind, dec_hook=self.hook, str_keys=True))
         base = open_base(cls)
         if base is not None:
             return self._read_open(base, data)

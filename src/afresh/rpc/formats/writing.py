@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect as shape
 
 from afresh.errors import FormatError
+from afresh.primitives.secrets import Secret
 
 from .naming import RecordNaming
 from .open_types import TAG, open_base, tag_of
@@ -52,6 +53,8 @@ class ValueWriter:
                 return value.to_text()
             # .NET peers write the long form, however small the number.
             return msgspec.Raw(b"\xd3" + value.ticks.to_bytes(8, "big", signed=True))
+        if isinstance(value, Secret):
+            return value.reveal()
         if is_stream(type(value)):
             from ..streams.reference import to_wire
 
