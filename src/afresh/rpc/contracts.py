@@ -99,6 +99,12 @@ class CallKind:
             return None if inspect.isasyncgenfunction(attribute) else attribute
         return None
 
+    def is_backend_only(self, types: Sequence[Any]) -> bool:
+        """Whether only backend peers may call a method with parameters of these types, whatever its
+        service says.
+        """
+        return False
+
 
 REGULAR: CallKind = CallKind()
 """A plain ``async def``."""
@@ -258,7 +264,7 @@ class MethodDefinition:
         result = signature.result
         self.is_no_wait = any(mark is _NO_WAIT for mark in getattr(result, "__metadata__", ()))
         self.result_type = None if self.is_no_wait or result is types.NoneType else result
-        self.is_backend = service.is_backend
+        self.is_backend = service.is_backend or kind.is_backend_only(self.types)
         self.timeouts = options.get("timeouts") or (
             kind.backend_timeouts if self.is_backend else kind.timeouts
         )
