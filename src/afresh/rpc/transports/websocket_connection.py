@@ -59,7 +59,7 @@ _SHORT_HEADS = {
     (whole, is_client): [
         bytes((whole, length - 2 if is_client else _MASKED | (length - 6)))
         if length > (2 if is_client else 6)
-        else b""
+        else None
         for length in range(_SHORT_END)
     ]
     for whole in (_WHOLE_TEXT, _WHOLE_BINARY)
