@@ -412,3 +412,19 @@ async def test_a_frame_that_can_not_be_unpacked_ends_the_connection() -> None:
     assert not pair.server_peer.is_connected
     assert await shelf.add(1, 2) == 3
     await pair.aclose()
+
+
+async def test_calls_without_an_answer_are_told_of_once(
+    clock: FakeClock, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = pair.service(Shelf, OakShelf())
+    await pair.peer.connect()
+    calls = [asyncio.create_task(shelf.wait(name)) for name in "ab"]
+    await clock.advance(25)
+    assert not caplog.messages
+    await clock.advance(25)
+    assert [message.split(":")[0] for message in caplog.messages] == ["Shelf.wait"] * 2
+    await clock.advance(100)
+    assert len(caplog.messages) == 2
+    for call in calls:
+        call.cancel()

@@ -432,7 +432,7 @@ def test_overloads_are_told_apart_by_the_number_of_parameters():
 
 def test_plain_calls_wait_without_limit_and_survive_everything():
     for_user = method(Orders, "for_user")
-    assert for_user.timeouts == Timeouts(math.inf, math.inf, 30)
+    assert for_user.timeouts == Timeouts(math.inf, math.inf)
     assert for_user.flags == WAIT_FOR_CONNECTION | SURVIVE_PEER_CHANGE == 7
     assert for_user.has_cancellation_slot
 
@@ -464,7 +464,7 @@ def test_a_method_says_when_its_calls_time_out():
         @rpc_method(timeouts=Timeouts(connect=1.5, run=10))
         async def get(self) -> int: ...
 
-    assert method(Service).timeouts == Timeouts(1.5, 10, 30)
+    assert method(Service).timeouts == Timeouts(1.5, 10)
 
 
 class CommandKind(CallKind):

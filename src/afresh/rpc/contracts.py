@@ -69,12 +69,10 @@ class Timeouts:
     Args:
         connect: until there is a connection to send it over.
         run: from then until the answer.
-        delay_log: until a warning is logged about a call without an answer.
     """
 
     connect: float = math.inf
     run: float = math.inf
-    delay_log: float = 30.0
 
 
 class CallKind:

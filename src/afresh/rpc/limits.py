@@ -38,6 +38,9 @@ class Limits:
     )
     """Between attempts of a client to connect."""
 
+    slow_call: float = 30.0
+    """A call that has had no answer for this long, or somewhat longer, is told of in the log."""
+
     max_frame: int = 16_711_680
     """Of one frame, in either direction; `batch` and `max_arguments` are never larger than fits."""
     max_handshake_frame: int = 16_384

@@ -39,6 +39,7 @@ from .handshake import HANDSHAKE, Handshake
 from .inbound import InboundCall, ServedMethod
 from .outbound import OutboundCall
 from .proxy import service_of
+from .slow_calls import SlowCalls
 from .streams.table import StreamTable
 from .system import SystemCalls
 from .transports.connection import GOODBYE
@@ -118,6 +119,7 @@ class Peer:
         "_outbox",
         "_release_timer",
         "_services",
+        "_slow_calls",
         "_system",
         "connection_state",
         "context",
@@ -171,6 +173,7 @@ class Peer:
         self._next_id = 1
         self._outbox: list[bytes] = []
         self._release_timer: Timer | None = None
+        self._slow_calls = SlowCalls(self)
         self._services: dict[Any, Any] = {}
         self._complaints = 0
 
@@ -216,6 +219,11 @@ class Peer:
         return self._connection_handlers.add(handler)
 
     # -- calls out
+
+    @property
+    def next_call_id(self) -> int:
+        """The number of the next call."""
+        return self._next_id
 
     def start(self, call: OutboundCall) -> None:
         """Register a call and send it, now or on the next connection.
@@ -280,6 +288,7 @@ class Peer:
 
     def send_keep_alive(self) -> None:
         """Show the other side that this one is there, and which streams it reads."""
+        self._slow_calls.look()
         ids = self.streams.keep_alive_ids()
         self.send_system("$sys.KeepAlive:1", 0, self._system.ids.encode_one(ids))
 
