@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from afresh.errors import (
@@ -49,6 +50,7 @@ class ClientPeer(Peer):
 
     __slots__ = (
         "_connector",
+        "_dialled",
         "_failures",
         "_hurries",
         "_may_be_known",
@@ -84,6 +86,7 @@ class ClientPeer(Peer):
         self._hurries = False
         self._waiters: list[asyncio.Future[None]] = []
         self._may_be_known = False
+        self._dialled: Link | None = None
 
     @property
     def address(self) -> str:
@@ -205,7 +208,7 @@ class ClientPeer(Peer):
 
     async def _connection(self) -> Exception:
         """Make a connection, and return when it is gone: why."""
-        link = _ClientLink(self)
+        link = self._dialled = _ClientLink(self)
         request = ConnectRequest(
             client_id_of(self.id),
             self.format.key,
@@ -250,6 +253,14 @@ class ClientPeer(Peer):
                 waiter.set_exception(error or self._closed_because())
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+
+    async def wait_closed(self) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            await asyncio.wait((self._task,))
+        await super().wait_closed()
+
+    def _links_there(self) -> Iterable[Link]:
+        return () if self._dialled is None else (self._dialled,)
 
     def _closed_because(self) -> Exception:
         error = self.connection_state.error

@@ -326,13 +326,18 @@ class RpcHub:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all peers, and wait for the calls that run here to end; they are cancelled."""
+        """Close all peers, and wait until nothing is left of their connections, and of the calls
+        that run here, which are cancelled.
+        """
         self.is_closed = True
-        for peer in self.peers:
+        peers = self.peers
+        for peer in peers:
             peer.close()
         self.flush()
         self.dispatcher.close()
         await self.dispatcher.wait_closed()
+        for peer in peers:
+            await peer.wait_closed()
 
     def __repr__(self) -> str:
         state = " closed" if self.is_closed else ""

@@ -111,6 +111,7 @@ class Peer:
 
     __slots__ = (
         "__weakref__",
+        "_closing",
         "_complaints",
         "_connection_handlers",
         "_error_writer",
@@ -176,6 +177,7 @@ class Peer:
         self._slow_calls = SlowCalls(self)
         self._services: dict[Any, Any] = {}
         self._complaints = 0
+        self._closing: tuple[Link, ...] = ()
 
     is_server: ClassVar[bool] = False
     """Whether it is the end that accepts connections."""
@@ -509,6 +511,7 @@ class Peer:
             return
         error = error or PeerClosedError(f"{self!r} was closed.")
         self.is_closed = True
+        self._closing = tuple(self._links_there())
         if self.link is not None:
             for call in self.outbound.values():
                 if call.is_sent:  # the other side would keep it for a while, in case of a return
@@ -527,6 +530,16 @@ class Peer:
         self._forget_inbound()
         self.streams.close(error)
         self.hub.forget(self)
+
+    async def wait_closed(self) -> None:
+        """Return when nothing is left of the connections of a peer that was closed."""
+        for link in self._closing:
+            if link.connection is not None:
+                await link.connection.wait_closed()
+
+    def _links_there(self) -> Iterable[Link]:
+        """The connections that are there, also those on which nobody has introduced himself."""
+        return () if self.link is None else (self.link,)
 
     def _forget_inbound(self) -> None:
         self.hub.dispatcher.forget(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from afresh.errors import ConnectionClosedError, DisconnectedError, PeerClosedError
@@ -43,7 +44,7 @@ class ServerPeer(Peer):
         self.secret: str | None = self.proof.secret
         self._made_at = current_clock().now()
         self._removal: Timer | None = None
-        self._links = 0
+        self._links: set[Link] = set()
 
     @property
     def address(self) -> str:
@@ -53,7 +54,7 @@ class ServerPeer(Peer):
     @property
     def is_gone(self) -> bool:
         """Whether there is no connection, and none under way; the client may come back."""
-        return self._links == 0
+        return not self._links
 
     def new_link(self, details: ConnectionDetails) -> Link:
         """Return the receiver of a new connection; the one before, if still there, is closed."""
@@ -66,8 +67,9 @@ class ServerPeer(Peer):
                 "replaced by a newer connection",
             )
         self._stop_removal()
-        self._links += 1
-        return Link(self)
+        link = Link(self)
+        self._links.add(link)
+        return link
 
     def connected(self, link: Link, handshake: Handshake) -> None:
         other = self.link
@@ -84,9 +86,9 @@ class ServerPeer(Peer):
         super().connected(link, handshake)
 
     def disconnected(self, link: Link, error: Exception) -> None:
-        self._links -= 1
+        self._links.discard(link)
         super().disconnected(link, error)
-        if self.is_closed or self._links > 0:
+        if self.is_closed or self._links:
             return
         is_goodbye = isinstance(error, ConnectionClosedError) and error.reason == GOODBYE
         if self.remote is None or is_goodbye:  # it never said who it is, or will not come back
@@ -102,6 +104,11 @@ class ServerPeer(Peer):
     def close(self, error: Exception | None = None) -> None:
         self._stop_removal()
         super().close(error)
+        for link in self._closing:  # those on which the client has not introduced itself
+            link.close(PeerClosedError(f"{self!r} was closed."), CLOSE_GOING_AWAY)
+
+    def _links_there(self) -> Iterable[Link]:
+        return self._links
 
     def _remove(self) -> None:
         self.close(PeerClosedError(f"{self!r} did not come back."))
