@@ -13,7 +13,7 @@ from playwright.async_api import Page
 from tests.ui.browsing import Server, Windows
 
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Test</title>
-<link rel="icon" href="data:,"></head><body>
+<link rel="icon" href="data:,">
 """
 
 MODULE = '<script type="module" src="/afresh/afresh.js"></script>'
@@ -37,16 +37,16 @@ class Site(Server):
             folder / "server.log",
         )
 
-    def put(self, body: str) -> str:
-        """Serve a page with this body; return its address."""
+    def put(self, body: str, head: str = "") -> str:
+        """Serve a page with this body, and this in its head; return its address."""
         url = f"{self.url}/pages/{next(_number)}"
-        data = (HEAD + body).encode()
+        data = f"{HEAD}{head}</head><body>{body}".encode()
         urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), timeout=5).close()
         return url
 
-    async def open(self, windows: Windows, body: str) -> Page:
+    async def open(self, windows: Windows, body: str, head: str = "") -> Page:
         """Show a page with this body in a new window."""
-        return await windows.open(self.put(body))
+        return await windows.open(self.put(body, head))
 
     def change(self, name: str, value: int) -> None:
         """Change a number from outside."""

@@ -178,6 +178,8 @@ async def test_values_are_text_whatever_they_hold(windows: Windows, site: Site) 
         '<b @click="f({{id}})"></b>',
         '<b :class="{{name}}"></b>',
         '<b hx-on:click="f({{id}})"></b>',
+        '<b hx-vals="{{name}}"></b>',
+        '<b data-hx-trigger="{{name}}"></b>',
         '<iframe srcdoc="{{name}}"></iframe>',
         "<script>f({{id}})</script>",
         "<style>b { color: {{name}} }</style>",
@@ -292,6 +294,33 @@ async def test_another_address_is_given_by_an_element_around(windows: Windows, s
     await expect(page.locator("afresh-status")).to_contain_text("onnected.")
     assert len(sockets) == 1
     assert "/rpc/ws?other=1&clientId=" in sockets[0]
+
+
+async def test_a_strict_content_security_policy_is_no_obstacle(
+    windows: Windows, site: Site
+) -> None:
+    policy = "default-src 'self'; img-src data:; require-trusted-types-for 'script'"
+    page = await site.open(
+        windows,
+        MODULE
+        + """<afresh-value service="Numbers" method="item" args="[1]"><template>
+        <p title="{{id}}">{{name}}</p></template></afresh-value>
+        <afresh-status></afresh-status>""",
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+    )
+    await expect(page.locator("p")).to_have_text("<b>one</b>")
+    await expect(page.locator("p")).to_have_attribute("title", "1")
+    await expect(page.locator("afresh-status")).to_contain_text("onnected.")
+
+
+async def test_a_page_may_load_the_module_twice(windows: Windows, site: Site) -> None:
+    page = await site.open(
+        windows,
+        MODULE
+        + MODULE.replace(".js", ".js?again")
+        + """<afresh-value service="Numbers" method="get" args='["a"]'></afresh-value>""",
+    )
+    await expect(page.locator("afresh-value")).to_have_text("0")
 
 
 # -- the state of the connection

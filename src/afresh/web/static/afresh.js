@@ -75,7 +75,7 @@ const onAbort = (signal, fn) => {
   return () => signal?.removeEventListener("abort", fn);
 };
 
-/** What `pull` finds, whenever the function that `start` gets is called; `{}` is the end. */
+/** What `pull` finds, then and whenever `start` lets it know; `{}` is the end. */
 async function* loop(signal, pull, start) {
   let wake;
   const ring = () => wake?.();
@@ -209,7 +209,7 @@ const newHub = (address, options) => {
   };
 
   for (const type of ["online", "pageshow", "visibilitychange", "pagehide"]) {
-    const isLeft = type === "pagehide"; // with a connection, it would not be kept for the way back
+    const isLeft = type === "pagehide"; // connected, it is not kept for the way back
     /** @type {any} */
     const note = ({ persisted }) => {
       if (isLeft && !persisted) for (const each of calls.values()) cancel(each);
@@ -462,7 +462,7 @@ const newHub = (address, options) => {
         items.push(...more.slice(next - index));
         next = Math.max(next, index + more.length);
         if (next > read + 2 * advance + period)
-          stream.fail(new RpcError("The stream sends too much.", "LimitError"));
+          stream.fail(new RpcError("Too much was sent.", "LimitError"));
         ring();
       },
       end(index, error) {
@@ -601,7 +601,7 @@ export const formats = {};
 
 const rows = new WeakMap();
 
-/** Show a template for each item. Rows of equal items stay as they are. */
+/** Show a template for each item; rows of equal items stay. */
 const stamp = (template, value) => {
   const old = rows.get(template) ?? [];
   const next = [value ?? []].flat().map((item) => {
@@ -623,7 +623,7 @@ const stamp = (template, value) => {
 const render = (template, item) => {
   const fill = (text, name) =>
     text.replace(/{{\s*([\w.]+)\s*\|?\s*(\w*)\s*}}/g, (_, path, format) => {
-      if (/^(on|x-|hx-on|[@:]|srcdoc|SCRIPT|STYLE)/.test(name))
+      if (/^(on|x-|(data-)?hx-(on|v|h|tr|req)|[@:]|srcdoc|SCRIPT|STYLE)/.test(name))
         throw new Error(`A value in ${name} would be run.`);
       let value = dig(item, path);
       if (format) value = formats[format](value);
@@ -660,7 +660,7 @@ const define = (name, follow, ...attributes) => {
     connectedCallback() {
       if (this.isDue) return;
       this.isDue = true;
-      // Attributes change one by one, and to move is to leave and to come.
+      // Attributes change one by one; to move is to leave and come.
       queueMicrotask(() => {
         this.isDue = false;
         const { stop } = this;
