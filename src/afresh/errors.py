@@ -6,6 +6,7 @@ AfreshError
 ├── ReentrantComputeError      a computation needs its own result
 ├── DefinitionError            a declaration is wrong (also a TypeError)
 ├── NotCapturedError           the captured block called no compute method
+├── HandlerNotFoundError       nothing handles the command (also a LookupError)
 └── RpcError                   something between two peers went wrong
     ├── EndpointNotFoundError  the other side serves no such method
     ├── RemoteError            the method failed on the other side
@@ -37,6 +38,7 @@ __all__ = [
     "DisconnectedError",
     "EndpointNotFoundError",
     "FormatError",
+    "HandlerNotFoundError",
     "InvalidStateError",
     "LimitError",
     "NotCapturedError",
@@ -74,6 +76,10 @@ class DefinitionError(AfreshError, TypeError):
 
 class NotCapturedError(AfreshError):
     """Nothing was captured: the block or call in question called no compute method."""
+
+
+class HandlerNotFoundError(AfreshError, LookupError):
+    """No service that was added to the commander handles commands of this type."""
 
 
 class RpcError(AfreshError):

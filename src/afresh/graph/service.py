@@ -14,7 +14,21 @@ from .bound import BoundComputeMethod
 from .definition import TABLES, function_in_class, unwrapped, wrong_kind
 from .method import compute_method_of
 
-__all__ = ["ComputeService"]
+__all__ = ["ComputeService", "ServiceMember"]
+
+
+class ServiceMember:
+    """A descriptor of a service that stays in charge when a subclass overrides its body only."""
+
+    __slots__ = ()
+
+    def adopt(self, owner: type, name: str, override: Any) -> None:
+        """Put a descriptor into `owner` for the body that it overrides this one with.
+
+        Raises:
+            DefinitionError: the body can't stand in for this one; says why.
+        """
+        raise NotImplementedError
 
 
 class ComputeService(ABC):
@@ -44,6 +58,10 @@ class ComputeService(ABC):
             attribute = _found_first(cls, name)
             if not isinstance(attribute, Method):
                 _make_compute_method(cls, name, attribute)
+        for name, member in _inherited_members(cls).items():
+            attribute = _found_first(cls, name)
+            if not isinstance(attribute, ServiceMember):
+                member.adopt(cls, name, attribute)
 
     def __getstate__(self) -> Any:
         """The state to copy or pickle: results stay with the original."""
@@ -62,6 +80,16 @@ class ComputeService(ABC):
 
 def _methods_of(cls: type) -> Iterator[str]:
     return (name for name, attribute in vars(cls).items() if isinstance(attribute, Method))
+
+
+def _inherited_members(cls: type) -> dict[str, ServiceMember]:
+    """The nearest of each name."""
+    return {
+        name: attribute
+        for base in reversed(cls.__mro__[1:])
+        for name, attribute in vars(base).items()
+        if isinstance(attribute, ServiceMember)
+    }
 
 
 def _found_first(cls: type, name: str) -> Any:
