@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ async def test_frames_are_handed_over_without_the_application_taking_part() -> N
         connection.close()
         await connection.wait_closed()
     assert [message["type"] for message in messages] == ["websocket.connect", "websocket.accept"]
+
+
+async def test_what_follows_an_answer_does_not_wait_for_its_confirmation() -> None:
+    hall = Hall()
+    async with serving(RpcEndpoint(hall), DIRECT) as port:
+        client = Party()
+        connection = await WebSocketConnector(f"ws://127.0.0.1:{port}")(client, REQUEST)
+        (guest,) = hall.guests
+        socket = guest.connection._transport.get_extra_info("socket")
+        assert socket.getsockopt(IPPROTO_TCP, TCP_NODELAY)
+        connection.close()
+        await connection.wait_closed()
 
 
 async def test_websockets_of_other_applications_work_as_ever() -> None:

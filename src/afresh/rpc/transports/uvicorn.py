@@ -14,6 +14,9 @@ stay open, with what uvicorn has buffered for it.
 
 from __future__ import annotations
 
+from asyncio import BaseTransport
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
+
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -54,6 +57,7 @@ class Protocol(WebSocketsSansIOProtocol):
             receiver.connection_lost(ConnectionClosedError())
             return
         self.stop_keepalive()
+        _send_at_once(self.transport)
         self._direct = _DirectConnection(receiver, self)
         self.transport.set_protocol(self._direct)
         self._direct._open()
@@ -70,3 +74,11 @@ class _DirectConnection(WebSocketConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._owner.connection_lost(exc)
+
+
+def _send_at_once(transport: BaseTransport) -> None:
+    # Event loops see to it for sockets that they bound. Where somebody else did, as with several
+    # workers, what follows an answer would wait until the client's system confirms that: 40 ms.
+    bound = transport.get_extra_info("socket")
+    if bound is not None and bound.family in {AF_INET, AF_INET6}:
+        bound.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
