@@ -270,3 +270,23 @@ async def test_a_failure_that_is_no_result_is_asked_again_after_a_while(
     await clock.advance(1.1)
     assert node.is_invalidated
     assert not pair.server_peer.inbound
+
+
+async def test_what_a_call_changed_is_stale_at_its_caller_when_the_call_returns(pair: Pair) -> None:
+    here = pair.service(Counters, MemoryCounters())
+    for value in range(1, 20):
+        node = await here.get.capture("a")
+        await here.set("a", value)
+        assert node.is_invalidated
+        assert await here.get("a") == value
+
+
+async def test_so_it_is_behind_a_program_in_between(pair: Pair) -> None:
+    outer = Pair(pair.format, kinds=pair.server.kinds[:-1])
+    here = outer.service(Counters, pair.service(Counters, MemoryCounters()))
+    for value in range(1, 20):
+        node = await here.total.capture("a")
+        await here.set("a", value)
+        assert node.is_invalidated
+        assert await here.total("a") == value
+    await outer.aclose()
