@@ -346,8 +346,10 @@ def _filtered_type(annotation: Any, identity: str) -> type:
 
 
 def _contradict(promised: Any, returned: Any) -> bool:
-    """Whether two plain classes have nothing to do with each other; others are left to checkers."""
-    if not (isinstance(promised, type) and isinstance(returned, type)):
+    """Whether two plain classes have nothing in common; other types are left to checkers."""
+    if Any in {promised, returned} or not (
+        isinstance(promised, type) and isinstance(returned, type)
+    ):
         return False
     return not (issubclass(returned, promised) or issubclass(promised, returned))
 

@@ -153,7 +153,15 @@ class Commander:
             HandlerNotFoundError: nothing handles the command.
             Exception: what the handler or a filter raised.
         """
-        return self._handle(self._context(command, outermost, chain))
+        if outermost or chain is not None:
+            return self._handle(self._context(command, outermost, chain))
+        # The same, with fewer steps.
+        kind = type(command)
+        found = self._chains.get(kind) or self.chain_of(kind)
+        outer = current.get()
+        if outer is not None and self._is_apart(found, outer):
+            outer = None
+        return self._handle(CommandContext(self, command, found, outer))
 
     async def run(
         self, command: CommandOf[T], *, outermost: bool = False, chain: str | None = None
@@ -227,14 +235,18 @@ class Commander:
                 )
             chain = chosen
         outer = None if outermost else current.get()
-        if outer is not None and (
+        if outer is not None and self._is_apart(chain, outer):
+            outer = None
+        return CommandContext(self, command, chain, outer)
+
+    def _is_apart(self, chain: Chain, outer: CommandContext[Any]) -> bool:
+        """Whether a command is on its own although it is called in the handler of another."""
+        return (
             chain.is_outermost
             or outer.is_completed
             or outer.commander is not self
             or outer.chain.is_delegating
-        ):
-            outer = None
-        return CommandContext(self, command, chain, outer)
+        )
 
     async def _handle(self, context: CommandContext[Any], *, is_here: bool = False) -> Any:
         chain = context.chain
@@ -322,7 +334,9 @@ class Commander:
 
 def _first_step(context: CommandContext[Any]) -> tuple[Coroutine[Any, Any, Any], Any]:
     current.set(context)
-    coroutine = context.chain.start(context)
+    chain = context.chain
+    function = chain.function
+    coroutine = chain.start(context) if function is None else function(context.command)
     return coroutine, coroutine.send(None)
 
 

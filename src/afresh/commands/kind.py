@@ -59,7 +59,7 @@ class CommandCalls(CallSupport):
     def served(
         self, hub: RpcHub, definition: MethodDefinition, implementation: object, format: Format
     ) -> ServedMethod:
-        function = definition.of(implementation)
+        function = definition.of(implementation)  # of a remote one, which is passed on to
 
         async def handle(command: Any) -> Any:
             if command is None:
@@ -94,7 +94,6 @@ def _here(service: object, definition: MethodDefinition, local: object) -> Calla
 
     One that the commander sent out goes on with the filters that it has not been through.
     """
-    function = definition.of(local)
 
     async def handle(command: Any) -> Any:
         context = current.get()
@@ -102,6 +101,6 @@ def _here(service: object, definition: MethodDefinition, local: object) -> Calla
             final = context.chain.final
             if final is not None and final.is_remote and final.service is service:
                 return await context.chain.resume(context)
-        return await function(command)
+        return await definition.of(local)(command)
 
     return handle
