@@ -31,7 +31,7 @@ __all__ = ["SharedStream"]
 
 BATCH = 65_536
 """About how many bytes a message of several items may take."""
-BUFFER = 2_097_152
+BUFFER = 4_194_304
 """About how many bytes may be sent and not acknowledged; but always as many items as the consumer
 may read without acknowledging."""
 PAUSE = 0.05
@@ -237,7 +237,8 @@ class SharedStream:
         await asyncio.sleep(0)
         await self._wait_for_room(self.stream.ack_advance)
         self._mark_turn()  # the source did not wait, and may have more at once
-        return max(min(int(budget / max(slices, 0.5)), self._batch), _ITEM)
+        # By steps: a slice may be long because the machine had other things to do.
+        return max(min(int(budget / min(max(slices, 0.5), 2)), self._batch), _ITEM)
 
     def _check_last(self) -> None:
         limit = self.table.link.limits.max_arguments - _FRAMING
