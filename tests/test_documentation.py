@@ -28,6 +28,7 @@ def described() -> set[str]:
     "package",
     [
         "afresh.app",
+        "afresh.commands",
         "afresh.db.tracking",
         "afresh.errors",
         "afresh.graph",

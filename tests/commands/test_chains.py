@@ -292,9 +292,7 @@ async def test_local_commands_carry_functions_of_all_shapes(commander: Commander
 
 
 @pytest.mark.parametrize("function", [fails, fails_later])
-async def test_errors_of_local_commands_are_kept_by_run(
-    commander: Commander, function: Any
-) -> None:
+async def test_run_keeps_errors_of_local_commands(commander: Commander, function: Any) -> None:
     context = await commander.run(local_command(function, title="break"))
     assert isinstance(context.error, ValueError)
     assert repr(context.command) == "local_command(break)"
