@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from afresh.errors import LimitError, RpcError
+from afresh.primitives.stepping import rest_of
 
 from .middleware import Middleware, Request, around
 from .streams.reference import coding
@@ -304,7 +304,7 @@ class Dispatcher:
             task.cancel()  # the handler itself closed it
         failure: BaseException | None = None
         try:
-            value = await _rest(coroutine, yielded, context)
+            value = await rest_of(coroutine, yielded, context)
         except (Exception, asyncio.CancelledError) as error:
             failure = error
         call.task = None
@@ -322,23 +322,3 @@ class Dispatcher:
 
 async def _await(awaitable: Any) -> Any:
     return await awaitable
-
-
-@types.coroutine
-def _rest(
-    coroutine: Coroutine[Any, Any, Any], yielded: Any, context: contextvars.Context
-) -> Generator[Any, Any, Any]:
-    """Drive a coroutine on that has yielded already, each step in `context`."""
-    try:
-        while True:
-            try:
-                value = yield yielded
-            except GeneratorExit:
-                context.run(coroutine.close)
-                raise
-            except BaseException as error:
-                yielded = context.run(coroutine.throw, error)
-            else:
-                yielded = context.run(coroutine.send, value)
-    except StopIteration as stop:
-        return stop.value
