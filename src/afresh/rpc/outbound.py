@@ -80,7 +80,7 @@ class OutboundMethod:
         """
         codec = self.arguments
         if codec.has_streams:
-            with coding(peer.streams):
+            with coding(peer.streams, codec.types):
                 arguments = codec.encode(args)
         else:
             arguments = codec.encode(args)
