@@ -9,7 +9,7 @@ from pathlib import Path
 
 import playwright
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from tests.ui.browsing import FLAGS, Windows
 
@@ -40,6 +40,7 @@ def artifacts(tmp_path: Path) -> Path:
 @pytest.fixture
 async def windows(chromium: str, artifacts: Path) -> AsyncIterator[Windows]:
     """Windows of a real browser; at the end, none of them may have complained."""
+    expect.set_options(timeout=15_000)  # servers come and go here
     async with async_playwright() as engine:
         browser = await engine.chromium.launch(executable_path=chromium, args=FLAGS)
         windows = Windows(browser, artifacts)

@@ -29,7 +29,23 @@ const METHODS = [
 ].map((each) => `$sys.${each}`);
 METHODS.push("$sys-c.Invalidate:0", "Page.call:1", "", "$sys.");
 
-const VALUES = [null, 0, 1, -1, 2.5, 1e300, "", "x", "AQ==", [], [1], {}, { TypeRef: 5 }, [[], null], true];
+const VALUES = [
+  null,
+  0,
+  1,
+  -1,
+  2.5,
+  1e300,
+  "",
+  "x",
+  "AQ==",
+  [],
+  [1],
+  {},
+  { TypeRef: 5 },
+  [[], null],
+  true,
+];
 
 test("whatever a server says, the page goes on", async () => {
   server.complaints();
@@ -49,7 +65,10 @@ test("whatever a server says, the page goes on", async () => {
       let text = frame(one(METHODS), one([0, 1, 2, 3, -1, "1", null, ...ids]), ...args);
       for (let cut = next(4); cut === 0; cut = next(2)) {
         const at = next(text.length + 1);
-        text = text.slice(0, at) + one(["", "\x1f", "\n\x1e", "{", "]", "\n", "\0"]) + text.slice(at + 1);
+        text =
+          text.slice(0, at) +
+          one(["", "\x1f", "\n\x1e", "{", "]", "\n", "\0"]) +
+          text.slice(at + 1);
       }
       server.socket.deliver(text);
     }
@@ -79,7 +98,8 @@ test("a handshake that makes no sense leaves the page waiting for another", asyn
 
 test("messages that are no text are told, and not more", async () => {
   const complaints = server.complaints();
-  for (const data of [new Uint8Array([1, 2]), new Blob(["x"]), undefined]) server.socket.deliver(data);
+  for (const data of [new Uint8Array([1, 2]), new Blob(["x"]), undefined])
+    server.socket.deliver(data);
   assert.equal(complaints.length, 3);
   const call = hub.call("A", "a");
   await settle();

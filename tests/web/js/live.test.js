@@ -200,10 +200,23 @@ test("what leaves while it is told does not disturb the others", async () => {
   ]);
 });
 
+test("what ends another subscription while it is told spares that one the news", async () => {
+  const seen = [];
+  orders.total().subscribe(() => stop());
+  const stop = orders.total().subscribe((value) => seen.push(value));
+  server.ok(request(), 1);
+  const late = follow(orders.total());
+  late.stop();
+  await settle();
+  assert.deepEqual([seen, late.values], [[], []]);
+});
+
 test("a call that the server gave up before it answered is made again", async () => {
   const { values } = follow(orders.total());
   server.invalidate(request());
-  await server.pass(1000);
+  await server.pass(950);
+  assert.deepEqual(server.take(), []);
+  await server.pass(50);
   server.ok(request(), 1);
   assert.deepEqual(values, [1]);
 });
@@ -315,8 +328,17 @@ test("own calls hurry updates along, also for a moment after", async () => {
   server.ok(last, 4);
   assert.deepEqual(values, [1, 2, 3, 4]);
   await server.pass(300);
+  const idle = orders.place("u1");
+  await settle();
+  server.ok(server.one().id, 8); // nothing is stale, so nothing is asked for
+  await idle;
+  await server.pass(300);
   server.invalidate(last);
-  await server.pass(9000);
+  await server.pass(59_000, 500);
+  assert.deepEqual(server.take(), []);
+  await server.pass(1000);
+  request();
+  await server.pass(60_000, 500);
   assert.deepEqual(server.take(), []);
 });
 

@@ -318,6 +318,19 @@ test("a server that does not answer in ten seconds is tried again, before and af
   assert.equal(mute.isClosed, true);
 });
 
+test("a server has ten seconds to take the connection, and ten to introduce itself", async () => {
+  server.isUp = undefined;
+  server.socket.drop();
+  await server.pass(200);
+  await server.pass(8000);
+  server.socket.isOpen = true;
+  server.socket.onopen();
+  await server.pass(8000);
+  server.socket.greet();
+  assert.equal(hub.state.isConnected, true);
+  assert.equal(hub.state.error, undefined);
+});
+
 test("it shows every ten seconds that it is there", async () => {
   await server.pass(35_000);
   const { beats } = server.socket;
@@ -371,6 +384,7 @@ test("a refusal with code 4001 is final: all fails, and nothing is tried again",
   assert.match((await call).message, /4001 Unsupported/);
   assert.match(errors[0], /4001 Unsupported/);
   assert.deepEqual([hub.state.isFinal, hub.state.text], [true, "Disconnected."]);
+  assert.equal(hub.state.reconnectsIn, 0);
   await server.pass(60_000, 1000);
   assert.equal(server.sockets.length, 1);
   const late = hub.call("A", "a").catch((error) => error);

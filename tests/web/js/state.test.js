@@ -100,11 +100,13 @@ test("it counts down for those who watch, and is at rest when it is connected", 
   server.isUp = false;
   server.socket.drop();
   const seconds = new Set();
+  calls = 0;
   for (let step = 0; step < 600; step++) {
     await server.pass(50);
     seconds.add(Math.ceil(last.reconnectsIn / 1000));
   }
   for (const second of [1, 2, 3, 4, 5, 6, 7, 8, 9]) assert(seconds.has(second), `no ${second}`);
+  assert(calls <= 5 * 30, `${calls} calls in 30 s`);
 });
 
 test("what a watcher throws is no trouble to the connection or to others", async () => {
@@ -236,6 +238,27 @@ test("a closed hub has let go of the page", async () => {
   for (const type of ["online", "visibilitychange", "pageshow", "pagehide"]) happens(type);
   await server.pass(60_000, 1000);
   assert.equal(server.sockets.length, 1);
+});
+
+test("a closed hub leaves no timer behind", async () => {
+  const hub = await server.connected();
+  mock.timers.reset(); // from here on time is real
+  const timers = () => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length;
+  const before = timers();
+  const own = server.hub("ws://own.test/rpc/ws", { timeout: 60_000 });
+  own.onState(() => 0);
+  const call = own.call("A", "a");
+  own.call("A", "b").subscribe(() => 0, { onError: () => 0, delay: 60_000 });
+  await settle();
+  const [, value, request] = server.take();
+  server.ok(value.id, 1);
+  server.invalidate(value.id);
+  server.ok(request.id, 1);
+  await call;
+  assert(timers() > before);
+  own.close();
+  assert.equal(timers(), before);
+  hub.close();
 });
 
 test("the address is that of the page's host, unless it is given", async () => {

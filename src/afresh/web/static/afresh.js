@@ -196,6 +196,7 @@ const newHub = (address, options) => {
   /** For good. */
   const stop = () => {
     isFinal = true;
+    for (const each of lives.values()) each.hurry();
     for (const each of [...streams.values(), ...calls.values()]) each.fail(error);
     for (const each of calls.values()) if (!each.stale || life.signal.aborted) cancel(each);
     lose(error.message);
@@ -497,10 +498,7 @@ const newHub = (address, options) => {
     const key = JSON.stringify([name, args]);
     let isTaken = options.compute;
     let promise;
-    const run = () => {
-      isTaken = true;
-      return (promise ??= invoke(name, args, options));
-    };
+    const run = () => (promise ??= invoke(name, args, options));
     // A call that nobody waits for is made as well.
     queueMicrotask(() => isTaken || run());
     /** @type {Query} */
