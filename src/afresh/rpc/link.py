@@ -66,6 +66,13 @@ class Link:
         """Whether frames are UTF-8 text."""
         return self.peer.format.is_text
 
+    def expect_handshake(self) -> None:
+        """Give the other side some time, from now on, to introduce itself."""
+        self._stop_timer()
+        self._timer = current_clock().call_later(
+            self.peer.limits.handshake_timeout, self._note_missing_handshake
+        )
+
     # -- called by the transport
 
     def connection_made(self, connection: Connection) -> None:
@@ -78,9 +85,7 @@ class Link:
         connection.max_frame_size = peer.limits.max_handshake_frame
         self.index = peer.next_index()
         self.send(peer.introduction(self.index))
-        self._timer = current_clock().call_later(
-            peer.limits.handshake_timeout, self._note_missing_handshake
-        )
+        self.expect_handshake()
 
     def frame_received(self, frame: bytes) -> None:
         """Hand a frame on to the peer, or take the handshake out of the first."""
@@ -121,6 +126,11 @@ class Link:
         self._end(error)
         if connection is not None:
             connection.close(code, reason)
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the other side has not shown that it is there."""
+        return current_clock().now() - self._heard_at
 
     def note_keep_alive(self) -> None:
         """The other side showed that it is there."""
@@ -179,11 +189,9 @@ class Link:
 
     def _keep_alive(self) -> None:
         limits = self.peer.limits
-        now = current_clock().now()
         if self._is_heard:  # a long answer may keep the other side from saying that it is there
-            self._is_heard = False
-            self._heard_at = now
-        silence = now - self._heard_at
+            self.note_keep_alive()
+        silence = self.silence
         if silence >= limits.keep_alive_timeout:
             self.close(
                 DisconnectedError(f"Nothing was heard of the other side for {silence:.0f} s."),

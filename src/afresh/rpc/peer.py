@@ -555,8 +555,11 @@ class Peer:
 
     def _release_streams(self) -> None:
         self._release_timer = None
-        self.streams.release_expired(current_clock().now())
-        if self.link is not None and not self.is_closed:
+        link = self.link
+        if link is not None and not self.is_closed:
+            # A side that was not heard of itself has not left its streams: perhaps all slept.
+            if link.silence < self.limits.keep_alive_timeout:
+                self.streams.release_expired(current_clock().now())
             self._watch_streams()
 
     def _change_state(self, state: ConnectionState) -> None:

@@ -68,6 +68,7 @@ class ServerPeer(Peer):
             )
         self._stop_removal()
         link = Link(self)
+        link.expect_handshake()  # a client may leave before there is a connection
         self._links.add(link)
         return link
 

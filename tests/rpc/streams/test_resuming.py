@@ -54,6 +54,21 @@ class TestSamePeer:
         assert await read_on(stream) == [3, 4, 5]
         assert ends.owner.items_sent == [0, 1, 2, 3, 4, 5]
 
+    @pytest.mark.parametrize("times", [2, 3, 10])
+    async def test_connections_that_come_and_go_while_nobody_reads_do_not_pile_up_items(
+        self, ends: Ends, times: int
+    ):
+        feed = Feed()
+        stream = await begun(ends, feed, ack_period=5, ack_advance=10)
+        feed.put(*range(3, 200), None)
+        for _ in range(times):
+            await turns()
+            ends.disconnect()
+            await ends.reconnect()
+        await turns()
+        assert max(ends.owner.items_sent) <= 3 + 2 * 10 + 5
+        assert await read_on(stream) == list(range(3, 200))
+
     async def test_items_that_got_lost_under_way_are_sent_again(self, ends: Ends):
         feed = Feed()
         stream = await begun(ends, feed)

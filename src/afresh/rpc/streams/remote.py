@@ -210,8 +210,16 @@ class RemoteStream(Generic[T]):
             self.table.send_ack(self, consumed, is_reset=False)
 
     def reset(self) -> None:
-        """Ask the owner to go on where this side is, on a new connection or after a gap."""
-        self._has_gap = False
+        """Ask the owner to go on where this side is, on a new connection or after a gap.
+
+        With more than a window unread that waits until some of it is read: the owner may send
+        another window each time, and connections may come and go while nobody reads.
+        """
+        unread = len(self._items)
+        self._has_gap = unread > self.reference.ack_advance
+        if self._has_gap:
+            self._acked = self._received - unread
+            return
         self._acked = self._received
         self.table.send_ack(self, self._received, is_reset=True)
 
