@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import gc
 import logging
 import pickle
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from afresh import ComputeService
+from afresh import ComputeService, compute_method
 from afresh.commands import (
     Command,
     Commander,
@@ -534,3 +536,93 @@ async def test_failures_are_logged_with_the_command(
     assert outermost.levelno == logging.ERROR
     assert outermost.getMessage() == "Outermost command failed: Countdown(number=1)"
     assert outermost.exc_info is not None
+
+
+# -- what calls leave behind
+
+
+async def test_calls_leave_no_garbage_whether_they_fail_or_not(commander: Commander) -> None:
+    commander.add(MemoryOrders2())
+    await commander.call(PlaceOrder("u1"))
+    with contextlib.suppress(ValueError):
+        await commander.call(Fail())
+    gc.collect()
+    gc.disable()
+    try:
+        await commander.call(PlaceOrder("u1"))
+        with contextlib.suppress(ValueError):
+            await commander.call(Fail())
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+class MemoryOrders2(ComputeService):
+    @command_handler
+    async def place(self, command: PlaceOrder) -> Order:
+        await asyncio.sleep(0)
+        return Order(1, command.user_id)
+
+    @command_handler
+    async def fail(self, command: Fail) -> None:
+        await asyncio.sleep(0)
+        raise ValueError(command.text)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_call_can_be_cancelled_wherever_it_waits(commander: Commander, steps: int) -> None:
+    """And all that it began is over then."""
+    contexts: list[Any] = []
+    open_stacks: list[int] = []
+
+    class Stepping(ComputeService):
+        @command_handler
+        async def outer(self, command: Countdown) -> int:
+            contexts.append(current_context())
+            open_stacks.append(1)
+            current_context().stack.callback(open_stacks.pop)
+            await asyncio.sleep(0)
+            await commander.call(PlaceOrder("u1"))
+            return 1
+
+        @command_handler
+        async def nested(self, command: PlaceOrder) -> Order:
+            contexts.append(current_context())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return Order(1, "u1")
+
+    commander.add(Stepping())
+    task = asyncio.create_task(commander.call(Countdown(1)))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    was_done = task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() is not was_done
+    assert all(context.is_completed for context in contexts)
+    assert not open_stacks
+
+
+class Reading(ComputeService):
+    def __init__(self, commander: Commander) -> None:
+        self.commander = commander
+
+    @compute_method
+    async def source(self) -> int:
+        return 1
+
+    @compute_method
+    async def result(self) -> int:
+        return await self.commander.call(Countdown(1))
+
+    @command_handler
+    async def count(self, command: Countdown) -> int:
+        return await self.source()
+
+
+async def test_what_a_handler_reads_is_no_dependency_of_who_calls_it(commander: Commander) -> None:
+    reading = commander.add(Reading(commander))
+    computed = await reading.result.capture()
+    reading.source.invalidate()
+    assert computed.is_consistent

@@ -332,7 +332,9 @@ async def test_a_routed_command_goes_through_the_filters_where_it_is_handled(
     assert await here.place(PlaceOrder("u3")) == Order(1, "u3")
     assert here.placed == [Order(1, "u1"), Order(1, "u2"), Order(1, "u3")]
     assert log.lines == ["> PlaceOrder", "< PlaceOrder"] * 3
-    assert all(context.is_outermost for context in (here.contexts[0], here.contexts[1]))
+    (handler,) = (it for it in client.handlers if it.id == "Orders.place")
+    assert handler.is_remote
+    assert handler.owner is here
     router.is_here = False
     assert await client.call(PlaceOrder("u4")) == Order(1, "u4")
     assert there.placed == [Order(1, "u4")]

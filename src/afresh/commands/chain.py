@@ -68,6 +68,11 @@ class Handler:
     is_remote: bool = False
     local: Callable[..., Work] | None = None
 
+    @property
+    def owner(self) -> object | None:
+        """The object of this process whose method it is; None where that is elsewhere."""
+        return getattr(self.local, "__self__", None) if self.is_remote else self.service
+
     def __repr__(self) -> str:
         return f"<{'filter' if self.is_filter else 'handler'} {self.id} {self.priority:g}>"
 

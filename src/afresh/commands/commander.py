@@ -92,10 +92,10 @@ class Commander:
             handlers.setdefault(handler.command_type, []).append(handler)
         _check(handlers)
         self.registry.add(*(handler.command_type for handler in found if not handler.is_filter))
-        owned = [handler for handler in found if _owner_of(handler) is not None]
+        owned = [it for it in found if not it.is_filter and it.owner is not None]
         if owned:
             declared = [it.definition for it in owned if it.definition is not None]
-            join(_owner_of(owned[0]), self, declared)
+            join(owned[0].owner, self, declared)
         self._services[id(service)] = service
         self._handlers = handlers
         self._chains.clear()
@@ -349,15 +349,6 @@ async def _step(coroutine: Coroutine[Any, Any, Any], ambient: contextvars.Contex
     except StopIteration:
         return
     await rest_of(coroutine, yielded, ambient)
-
-
-def _owner_of(handler: Handler) -> object | None:
-    """The object of this process whose method handles commands."""
-    if handler.is_filter:
-        return None
-    if handler.is_remote:
-        return getattr(handler.local, "__self__", None)
-    return handler.service
 
 
 def _check(handlers: Mapping[type, list[Handler]]) -> None:
