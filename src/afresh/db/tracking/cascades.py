@@ -39,7 +39,8 @@ def _changed(table: Table, columns: frozenset[str] | None) -> frozenset[Table]:
         source, changed = event
         for other in source.metadata.tables.values():
             for key in other.foreign_key_constraints:
-                if key.referred_table is not source:
+                # Equal, not the same: the ORM puts copies with annotations into statements.
+                if key.referred_table != source:
                     continue
                 if changed is not None and changed.isdisjoint(
                     element.column.name for element in key.elements

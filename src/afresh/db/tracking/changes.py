@@ -170,11 +170,12 @@ def plan_change(compiled: SQLCompiler) -> ChangePlan:
     rows = None
     for each in changing:
         table: Any = each.table
-        if each is not statement:
+        if each is not statement or each._prefixes:
+            # OR REPLACE deletes other rows.
             whole |= _whole(table)
         elif isinstance(each, Insert):
-            if each._post_values_clause is not None or each._prefixes:
-                # ON CONFLICT, OR REPLACE: rows that were there before change as well.
+            if each._post_values_clause is not None:
+                # ON CONFLICT: rows that were there before change as well.
                 whole |= _whole(table)
             elif each._select_names is not None:
                 whole.add(table)

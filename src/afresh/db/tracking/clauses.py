@@ -22,7 +22,7 @@ from sqlalchemy.sql.elements import (
     Null,
     TextClause,
 )
-from sqlalchemy.sql.selectable import Alias, FromClause, Join, Select, TableClause
+from sqlalchemy.sql.selectable import Alias, FromClause, Join, TableClause
 from sqlalchemy.sql.visitors import iterate
 
 from .facts import MAX_PIN_VALUES, Value
@@ -96,19 +96,27 @@ def real_table(element: Any) -> TableClause | None:
 
 def hides_tables(inside: Sequence[Any]) -> bool:
     """Whether tables may be read that none of the elements shows."""
-    for element in inside:
-        if isinstance(element, TextClause):
-            if BRINGS_TABLES.search(element.text):
-                return True
-        elif isinstance(element, ColumnClause):
-            if element.is_literal and BRINGS_TABLES.search(str(element.name)):
-                return True
-        elif (isinstance(element, Table) and getattr(element, "is_view", False)) or (
-            isinstance(element, Select)
-            and any(isinstance(source, TextClause) for source in element._from_obj)
-        ):
-            return True
-    return False
+    return any(
+        BRINGS_TABLES.search(fragment) for element in inside for fragment in _fragments(element)
+    ) or any(
+        getattr(element, "is_view", False)
+        or any(isinstance(source, TextClause) for source in getattr(element, "_from_obj", ()))
+        for element in inside
+    )
+
+
+def _fragments(element: Any) -> Iterator[str]:
+    """The raw SQL that an element brings into a statement."""
+    if isinstance(element, TextClause):
+        yield element.text
+    elif isinstance(element, ColumnClause) and element.is_literal:
+        yield str(element.name)
+    for clause, _ in (*getattr(element, "_prefixes", ()), *getattr(element, "_suffixes", ())):
+        yield str(clause)
+    for _, hint in getattr(element, "_statement_hints", ()):
+        yield hint
+    for hint in getattr(element, "_hints", {}).values():
+        yield hint
 
 
 def leaves(froms: Sequence[Any]) -> Iterator[tuple[Any, bool]]:

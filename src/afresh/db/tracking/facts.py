@@ -125,7 +125,8 @@ class Write:
             return NotImplemented
         return self.table == other.table and self.rows == other.rows
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.table)
 
     def __repr__(self) -> str:
         return f"Write({self.table!r}, {self.rows!r})"

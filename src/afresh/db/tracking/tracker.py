@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import SavepointClause
 
 from .changes import ChangePlan, plan_change
 from .facts import EVERYTHING, Read, TableName, Write
@@ -76,7 +77,6 @@ class _Tracker:
         return {
             "before_cursor_execute": self.before_cursor_execute,
             "after_execute": self.after_execute,
-            "savepoint": self.savepoint,
             "rollback_savepoint": self.rollback_savepoint,
             "rollback": self.rollback,
             "rollback_twophase": self.rollback_twophase,
@@ -166,6 +166,10 @@ class _Tracker:
         context = getattr(result, "context", None)
         if context is None:
             return  # a sequence
+        if isinstance(element, SavepointClause):
+            # The event of that name comes before the savepoint has one.
+            writer.began_savepoint(connection, element.ident)
+            return
         compiled = context.compiled
         if context.isddl or not isinstance(compiled, SQLCompiler):
             writer.record(connection, Write(self.everything))
@@ -223,11 +227,6 @@ class _Tracker:
             writer.record(connection, Write(name))
 
     # --- transactions --------------------------------------------------------
-
-    def savepoint(self, connection: Connection, name: str) -> None:
-        writer = current_writer()
-        if writer is not None:
-            writer.began_savepoint(connection, name)
 
     def rollback_savepoint(self, connection: Connection, name: str, context: None) -> None:
         writer = current_writer()

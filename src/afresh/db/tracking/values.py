@@ -89,9 +89,10 @@ def key_columns(table: Table) -> frozenset[str]:
 def _comparison(type_: TypeEngine[Any], dialect: Dialect) -> Converter | None:
     if type_._has_bind_expression:
         return None
-    stored = type_.dialect_impl(dialect)
-    while isinstance(stored, types.TypeDecorator):
-        stored = stored.impl_instance.dialect_impl(dialect)
+    declared = type_._variant_mapping.get(dialect.name, type_)
+    while isinstance(declared, types.TypeDecorator):
+        declared = declared.load_dialect_impl(dialect)
+    stored = declared.dialect_impl(dialect)
     if isinstance(stored, types.Integer | types.Boolean):
         return _integer
     if isinstance(stored, types.Uuid):
@@ -99,6 +100,9 @@ def _comparison(type_: TypeEngine[Any], dialect: Dialect) -> Converter | None:
     if isinstance(stored, types.Date):
         return _date
     if isinstance(stored, types.String):
+        # A dialect may stand in for CHAR with a type of its own that does not say so.
+        if declared.__visit_name__ not in TEXT_NAMES:
+            return None
         return _text_comparison(stored, dialect)
     return None
 
