@@ -139,7 +139,7 @@ class ServedMethod:
         """
         codec = self.result
         if codec.has_streams:
-            with coding(peer.streams):
+            with coding(peer.streams, codec.types):
                 result = codec.encode_one(value)
         else:
             result = codec.encode_one(value)
@@ -149,6 +149,8 @@ class ServedMethod:
                 f"Limits.max_arguments allows {peer.limits.max_arguments:,}. "
                 "Return large data as a stream."
             )
+        if len(result) > peer.limits.batch:
+            peer.check_room(len(result), self.definition.wire_name)
         return result
 
     def suspended(self, peer: Peer, related_id: int) -> InboundCall:
