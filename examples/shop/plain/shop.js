@@ -6,7 +6,9 @@ const wanted = new URLSearchParams(location.search).get("user");
 const user = Object.hasOwn(USERS, wanted) ? wanted : "alice";
 
 const hub = connect("rpc/ws", { delay: 100 });
-const [baskets, orders, stock] = ["Baskets", "Orders", "Stock"].map((name) => hub.service(name));
+const [baskets, stock] = ["Baskets", "Stock"].map((name) => hub.service(name));
+// Rather no order than two, when the server is restarted just then.
+const orders = hub.service("Orders", { methods: { place: { resend: false } } });
 const find = (selector) => document.querySelector(selector);
 
 // ---- how templates write values
@@ -45,8 +47,11 @@ async function act(call) {
   try {
     return await call;
   } catch ({ typeName, message }) {
-    const isForCustomers = /\bShopError$/.test(typeName);
-    toast(isForCustomers ? message : "Something went wrong, please try again", "bad");
+    const words = {
+      ShopError: message, // is meant for customers
+      DisconnectedError: "The connection was lost, please look whether it was done",
+    };
+    toast(words[typeName] ?? "Something went wrong, please try again", "bad");
   }
 }
 
@@ -86,6 +91,8 @@ class Stepper extends HTMLElement {
         }
         isBusy = false;
         show();
+        // By then, what somebody else did meanwhile is known as well.
+        setTimeout(() => isBusy || show((quantity = own.current?.value ?? 0)), 1000);
       };
     show();
   }
@@ -104,7 +111,10 @@ find("#lines").addEventListener("click", ({ target }) => {
 find("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target;
+  const button = form.querySelector("button");
+  button.disabled = true;
   const number = await act(orders.place(user, form.note.value));
+  button.disabled = false;
   if (number === undefined) return;
   form.reset();
   toast(`Thank you! Order #${number} is placed.`, "good");
