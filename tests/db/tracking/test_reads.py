@@ -14,6 +14,7 @@ from sqlalchemy import (
     CHAR,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Date,
     DateTime,
@@ -44,6 +45,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased, joinedload, selectinload
 
 from afresh.db.tracking import EVERYTHING, Read, ReadRecorder, TableName, track
@@ -302,6 +304,23 @@ async def test_text_that_may_bring_in_tables_reads_everything(
     engine: AsyncEngine, query: Any
 ) -> None:
     assert await reads_of(engine, query) == {WHOLE}
+
+
+class HiddenQuery(ColumnElement[int]):
+    """An element that shows nothing of what it is compiled to."""
+
+    inherit_cache = True
+    type = Integer()
+
+
+@compiles(HiddenQuery)
+def compile_hidden_query(element: HiddenQuery, compiler: Any, **_: Any) -> str:
+    return "(SELECT count(*) FROM items)"
+
+
+async def test_a_query_seen_in_the_text_alone_reads_tables_whole(engine: AsyncEngine) -> None:
+    query = select(HiddenQuery()).where(Order.id == 1)
+    assert await reads_of(engine, query) == {read("orders"), read("items")}
 
 
 async def test_text_that_can_not_bring_in_tables_does_no_harm(engine: AsyncEngine) -> None:
