@@ -57,10 +57,10 @@ test-all: ## run the tests on every interpreter found, each in its own environme
 	@$(call each_interpreter,$(MAKE) test VENV=.venvs/$$version PYTHON=$$python) && \
 	echo "Tests passed on every Python named above."
 
-soak: $(VENV)/.installed $(VENV)/.group-test extension ## run the property tests much longer
-	@AFRESH_SOAK=1 $(PYTEST) -m hypothesis -o faulthandler_timeout=7200
+soak: $(VENV)/.installed $(VENV)/.group-test extension ## run the property tests much longer, and what takes long
+	@AFRESH_SOAK=1 $(PYTEST) -m "hypothesis or soak" -o faulthandler_timeout=7200
 	@[ ! -e $(VENV)/.compiled ] || \
-		AFRESH_PURE=1 AFRESH_SOAK=1 $(PYTEST) -m hypothesis -o faulthandler_timeout=7200
+		AFRESH_PURE=1 AFRESH_SOAK=1 $(PYTEST) -m "hypothesis or soak" -o faulthandler_timeout=7200
 
 bench: bench-environment ## measure against peers on every interpreter found, write benchmarks/results.json
 	@pythons=(); $(call each_interpreter,$(MAKE) bench-environment VENV=.venvs/$$version PYTHON=$$python \

@@ -116,6 +116,11 @@ async def test_it_serves_the_module_for_browsers_and_tells_its_health() -> None:
         script = await http.get("/afresh/afresh.js")
         assert script.headers["content-type"].startswith("text/javascript")
         assert "export" in script.text
+        assert script.headers["content-encoding"] == "gzip"
+        plain = await http.get("/afresh/afresh.js", headers={"Accept-Encoding": "identity"})
+        assert plain.text == script.text
+        known = {"If-None-Match": script.headers["etag"]}
+        assert (await http.get("/afresh/afresh.js", headers=known)).status_code == 304
         health = await http.get("/health")
         assert health.status_code == 200
         assert health.json() == {"status": "ok", "peers": {"known": 0, "connected": 0}}

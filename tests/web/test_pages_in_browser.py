@@ -230,6 +230,7 @@ async def test_a_reload_is_another_client(site: Site, windows: Windows) -> None:
     assert "/rpc/ws?clientId=" in first
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not os.environ.get("AFRESH_SOAK"), reason="takes 32 s: for make soak")
 async def test_a_page_stays_connected_while_nothing_happens(site: Site, windows: Windows) -> None:
     page = await site.open(windows, SCRIPT)

@@ -5,6 +5,8 @@ It mounts into any Starlette or FastAPI app, or stands alone.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -63,9 +65,18 @@ def asgi_app(
         ) from error
 
     script = files(__package__).joinpath("static", SCRIPT).read_bytes()
+    compressed = gzip.compress(script, 9, mtime=0)
+    tag = f'"{hashlib.sha256(script).hexdigest()[:24]}"'
 
     async def send_script(request: Request) -> Response:
-        return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "ETag": tag, "Vary": "Accept-Encoding"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        content = script
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            content = compressed
+            headers["Content-Encoding"] = "gzip"
+        return Response(content, media_type="text/javascript", headers=headers)
 
     async def send_health(request: Request) -> Response:
         health = app.health()
