@@ -251,7 +251,7 @@ async def test_null_is_pinned_by_is_and_matched_by_nothing_else(engine: AsyncEng
     assert await reads_of(engine, null) == {read("orders", user_id={None})}
     equal = select(Order).where(Order.user_id == bindparam("key", None, Integer()))
     assert await reads_of(engine, equal) == {read("orders", user_id=set())}
-    some = select(Order).where(Order.user_id.in_([1, None]))
+    some = select(Order).where(Order.user_id.in_(bindparam("some", [1, None], expanding=True)))
     assert await reads_of(engine, some) == {read("orders", user_id={1})}
 
 
