@@ -1,6 +1,7 @@
 """Cached results that know when they are stale: across tasks, processes, hosts and browsers."""
 
 from .app import App
+from .commands import Command, EventCommand, command_filter, command_handler
 from .errors import (
     AfreshError,
     DefinitionError,
@@ -49,12 +50,14 @@ __all__ = [
     "App",
     "CancellationReprocessing",
     "Client",
+    "Command",
     "ComputeService",
     "Computed",
     "ComputedOptions",
     "ComputedSource",
     "ComputedState",
     "DefinitionError",
+    "EventCommand",
     "FixedDelayer",
     "InvalidStateError",
     "Monitor",
@@ -72,6 +75,8 @@ __all__ = [
     "UIDelayer",
     "capture",
     "capturing",
+    "command_filter",
+    "command_handler",
     "compute_function",
     "compute_method",
     "connect",

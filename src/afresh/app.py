@@ -7,11 +7,12 @@ made for you, and nothing is looked up by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from afresh.commands import CommandCalls, Commander, CommandOf
 from afresh.errors import DefinitionError
 from afresh.remote.cache import RemoteCache, open_cache
 from afresh.remote.kind import ComputeCalls
@@ -67,8 +68,10 @@ class App:
             limits=limits,
             middleware=middleware,
             exceptions=ExceptionPolicy(expose_messages=expose_errors),
-            kinds=(ComputeCalls(self._cache),),
+            kinds=(CommandCalls(), ComputeCalls(self._cache)),
         )
+        self.commander: Commander = Commander()
+        """Takes commands to their handlers."""
         self._services: dict[type, Any] = {}
 
     # -- services
@@ -99,6 +102,7 @@ class App:
         Raises:
             DefinitionError: the class can't be a contract, or there is a service for it already.
         """
+        self.commander.add(service)
         contract = contract or contract_of(service)
         if self._services.setdefault(contract, service) is not service:
             raise DefinitionError(
@@ -134,7 +138,17 @@ class App:
                 f"There is no service for {contract.__qualname__}: add() one, or say at which url "
                 "it lives."
             )
-        return self.hub.client_peer(url, format=format).service(contract)
+        return self.commander.add(self.hub.client_peer(url, format=format).service(contract))
+
+    def call(self, command: CommandOf[S]) -> Coroutine[Any, Any, S]:
+        """Handle a command, here or where its service lives, and return its result; await it.
+
+        Called in a handler, it is nested: it shares what the outermost command has.
+
+        Raises:
+            HandlerNotFoundError: no service that was added, or asked for, handles such commands.
+        """
+        return self.commander.call(command)
 
     # -- life
 
@@ -174,7 +188,8 @@ class App:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all connections, and what runs for them."""
+        """End all connections, and what runs for them; commands that were started are cancelled."""
+        await self.commander.aclose()
         await self.hub.aclose()
         if self._cache is not None:
             await self._cache.aclose()

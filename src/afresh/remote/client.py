@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from afresh.commands import CommandCalls, Commander, CommandOf
 from afresh.rpc.client_peer import ClientPeer
 from afresh.rpc.exceptions import ExceptionPolicy
 from afresh.rpc.hub import RpcHub
@@ -51,8 +52,9 @@ class Client:
             limits=limits,
             outbound_middleware=middleware,
             exceptions=ExceptionPolicy(),
-            kinds=(ComputeCalls(self.cache),),
+            kinds=(CommandCalls(), ComputeCalls(self.cache)),
         )
+        self.commander: Commander = Commander()
         self._format = format
         self._connector = connector
         self._peer: ClientPeer | None = None
@@ -88,7 +90,8 @@ class Client:
         """Return the server's service of this contract.
 
         Its compute methods are nodes of this process's graph: cached, and stale when the server
-        says so. Its other methods are plain calls.
+        says so. Its command handlers can be called as methods, and by `call`. Its other methods are
+        plain calls.
 
         Args:
             contract: the class that the server's service implements.
@@ -97,7 +100,23 @@ class Client:
         Raises:
             DefinitionError: the class can't be a contract; says why.
         """
-        return self.peer.service(contract, name=name)
+        return self.commander.add(self.peer.service(contract, name=name))
+
+    def call(self, command: CommandOf[T]) -> Coroutine[Any, Any, T]:
+        """Send a command to the service that handles it, and return its result; await it.
+
+        The service is found by the type of the command, among those that `service` was asked for.
+
+        Raises:
+            HandlerNotFoundError: none of them handles such commands.
+
+        Example:
+            ```python
+            orders = client.service(Orders)
+            order = await client.call(PlaceOrder("u1", lines))
+            ```
+        """
+        return self.commander.call(command)
 
     def serve(self, contract: type[T], implementation: T, *, name: str | None = None) -> None:
         """Let the server call back: see `current_peer`.
@@ -121,6 +140,7 @@ class Client:
 
     async def aclose(self) -> None:
         """End the connection and everything that waits for it."""
+        await self.commander.aclose()
         await self.hub.aclose()
         if self.cache is not None:
             await self.cache.aclose()
