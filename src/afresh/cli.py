@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.app import App
+from afresh.commands import COMMAND
 from afresh.errors import DefinitionError
 from afresh.remote.kind import COMPUTE
 from afresh.rpc.contracts import REGULAR, ServiceDefinition, describe
@@ -84,7 +85,7 @@ def _write_typescript(options: argparse.Namespace) -> None:
 def _services_at(source: str, naming: NamingPolicy) -> Iterable[ServiceDefinition]:
     found = _found_at(source)
     if isinstance(found, type):
-        return [describe(found, naming, (COMPUTE, REGULAR))]
+        return [describe(found, naming, (COMMAND, COMPUTE, REGULAR))]
     hub = found.hub if isinstance(found, App) else found
     if not isinstance(hub, RpcHub):
         raise _CommandError(
