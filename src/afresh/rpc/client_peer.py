@@ -192,7 +192,8 @@ class ClientPeer(Peer):
     async def _pause(self, delay: float, error: Exception) -> None:
         if self._hurries:
             self._hurries = False
-            delay = 0.0
+            await asyncio.sleep(0)
+            return
         now = current_clock().now()
         since = now if self.connection_state.is_connected else self.connection_state.since
         self._nap = self.loop.create_future()
