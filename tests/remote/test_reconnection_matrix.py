@@ -4,7 +4,6 @@ Each ends with nothing open on either side but the result that is held.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -31,10 +30,10 @@ class Timed(ComputeService):
 
 
 @pytest.fixture
-async def timed(pair: Pair, clock: FakeClock) -> AsyncIterator[Timed]:
+def timed(pair: Pair, clock: FakeClock) -> Timed:
     timed = Timed()
     pair.service(Timed, timed)
-    yield timed
+    return timed
 
 
 async def begin(pair: Pair, timed: Timed) -> asyncio.Task[object]:
