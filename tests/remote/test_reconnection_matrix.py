@@ -30,7 +30,7 @@ class Timed(ComputeService):
 
 
 @pytest.fixture
-def timed(pair: Pair, clock: FakeClock) -> Timed:
+async def timed(pair: Pair, clock: FakeClock) -> Timed:
     timed = Timed()
     pair.service(Timed, timed)
     return timed
