@@ -290,3 +290,19 @@ async def test_so_it_is_behind_a_program_in_between(pair: Pair) -> None:
         assert node.is_invalidated
         assert await here.total("a") == value
     await outer.aclose()
+
+
+async def test_what_was_let_go_while_offline_is_let_go_there_too(pair: Pair) -> None:
+    there = MemoryCounters()
+    here = pair.service(Counters, there)
+    await here.get("a")
+    kept = await here.get.capture("b")
+    pair.stay_offline()
+    await until(lambda: not pair.peer.is_connected and not pair.server_peer.is_connected)
+    here.get.invalidate("a")
+    assert len(pair.server_peer.inbound) == 2
+    pair.go_online()
+    await until(lambda: len(pair.server_peer.inbound) == 1)
+    assert kept.is_consistent
+    here.get.invalidate("b")
+    await until(lambda: not pair.server_peer.inbound)

@@ -159,6 +159,10 @@ class ComputeCall(OutboundCall):
         if node is not None:
             invalidate(node, why, True)
 
+    def forget_error(self) -> None:
+        """The error was raised: its traceback leads to the result, which must not live by it."""
+        self.future = self.peer.loop.create_future()
+
     # -- the result on this side
 
     def bind(self, node: Computed[Any]) -> None:

@@ -110,8 +110,8 @@ class RemoteTable(Table):
             except asyncio.CancelledError:
                 call.cancel()
                 raise
-            except Exception:
-                node._with_extra().origin = call
+            except Exception as error:
+                self._note_failure(node, call, error)
                 raise
             node._with_extra().origin = call
             return value
@@ -144,16 +144,20 @@ class RemoteTable(Table):
         except asyncio.CancelledError:
             call.cancel()
             raise
-        except RerouteError:
-            call.let_go()  # the result will be another call's
-            raise
-        except Exception:
-            node._with_extra().origin = call
-            self.remember(call, failed=True)
+        except Exception as error:
+            self._note_failure(node, call, error)
             raise
         node._with_extra().origin = call
         self.remember(call)
         return value
+
+    def _note_failure(self, node: Computed[Any], call: ComputeCall, error: Exception) -> None:
+        if isinstance(error, RerouteError):
+            call.let_go()  # the result will be another call's
+            return
+        node._with_extra().origin = call
+        self.remember(call, failed=True)
+        call.forget_error()
 
     async def _answer_or_disconnect(self, source: Source, call: ComputeCall) -> bool:
         """Make a call; false if the connection was lost before its answer came."""

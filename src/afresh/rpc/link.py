@@ -25,6 +25,8 @@ _log = logging.getLogger("afresh.rpc")
 
 _CLOSE_PROTOCOL_ERROR = 1002
 _CLOSE_POLICY = 1008
+_ROUNDING = 1e-6
+"""Less time than this is none: it could be lost in the sum with the time of the clock."""
 
 
 class Link:
@@ -192,7 +194,8 @@ class Link:
         if self._is_heard:  # a long answer may keep the other side from saying that it is there
             self.note_keep_alive()
         silence = self.silence
-        if silence >= limits.keep_alive_timeout:
+        left = limits.keep_alive_timeout - silence
+        if left < _ROUNDING:
             self.close(
                 DisconnectedError(f"Nothing was heard of the other side for {silence:.0f} s."),
                 CLOSE_GOING_AWAY,
@@ -200,7 +203,6 @@ class Link:
             )
             return
         self.peer.send_keep_alive()
-        left = limits.keep_alive_timeout - silence
         self._timer = current_clock().call_later(
             min(limits.keep_alive_period, left), self._keep_alive
         )

@@ -124,6 +124,7 @@ class Peer:
         "_system",
         "connection_state",
         "context",
+        "earlier_calls",
         "format",
         "hub",
         "id",
@@ -159,6 +160,8 @@ class Peer:
         self.inbound: dict[int, InboundCall] = {}
         """Calls that the other side made and that take their time, by its numbers; by negative ones
         those that it does not want answered."""
+        self.earlier_calls: set[int] = set()
+        """Those that were here before this connection, until it is clear which of them matter."""
         self.queued: int = 0
         """How many messages of the other side wait in the dispatcher's queue."""
         self.is_closed: bool = False
@@ -455,7 +458,9 @@ class Peer:
         self._outbox = []
         self.link = link
         is_same = previous is not None and previous.peer_id == handshake.peer_id
-        if previous is not None and not is_same:
+        if is_same:
+            self._note_earlier_calls()
+        elif previous is not None:
             self._forget_inbound()
         self.streams.connected(is_same)
         self._watch_streams()
@@ -485,7 +490,7 @@ class Peer:
                             "and may or may not have run the call."
                         )
                     )
-        if sent:
+        if is_same and self._next_id > 1:
             self._system.reconcile(sent)
 
     def disconnected(self, link: Link, error: Exception) -> None:
@@ -541,7 +546,14 @@ class Peer:
         """The connections that are there, also those on which nobody has introduced himself."""
         return () if self.link is None else (self.link,)
 
+    def _note_earlier_calls(self) -> None:
+        self.earlier_calls = {id for id in self.inbound if id > 0}
+        if self.queued:
+            queue = self.hub.dispatcher.queue
+            self.earlier_calls.update(work[2] for work in queue if work[1] is self)
+
     def _forget_inbound(self) -> None:
+        self.earlier_calls = set()
         self.hub.dispatcher.forget(self)
         for call in list(self.inbound.values()):
             call.cancel()

@@ -81,7 +81,9 @@ class SystemCalls:
         """Those that must not overtake calls that came in before them."""
 
     def reconcile(self, calls: Sequence[OutboundCall]) -> None:
-        """Ask the other side, which is the one of the last connection, which calls it knows."""
+        """Ask the other side, which is the one of the last connection, which calls it knows; those
+        that are not mentioned are over for it.
+        """
         stages: dict[int, list[int]] = {}
         for call in calls:
             stages.setdefault(call.stage, []).append(call.id)
@@ -161,6 +163,12 @@ class SystemCalls:
                     unknown.append(id)
                 else:
                     call.resume(stage)
+            peer.earlier_calls.difference_update(ids)
+        # What the other side does not mention it has given up, and could not, or can't have, said.
+        for id in peer.earlier_calls:
+            if (call := peer.inbound.get(id)) is not None:
+                call.cancel()
+        peer.earlier_calls = set()
         result = peer.format.codec((bytes,)).encode_one(encode_increasing(sorted(unknown)))
         peer.send_system("$sys.Ok:1", related_id, result)
 
