@@ -161,7 +161,7 @@ class ComputeCall(OutboundCall):
 
     def forget_error(self) -> None:
         """The error was raised: its traceback leads to the result, which must not live by it."""
-        self.future = self.peer.loop.create_future()
+        self.future: asyncio.Future[Any] = self.peer.loop.create_future()
 
     # -- the result on this side
 
