@@ -108,7 +108,7 @@ class Direction:
         self._is_scheduled = False
         # As many as there are now: what an answer to them brings waits for its own turn.
         for _ in range(len(self._queue)):
-            if self._is_held:
+            if self._is_held or not self._queue:  # what arrived may have had the link dropped
                 return
             item = self._queue.popleft()
             if isinstance(item, tuple):
