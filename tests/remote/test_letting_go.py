@@ -23,7 +23,6 @@ from tests.remote.services import Counters, MemoryCounters
 from tests.rpc.pair import URL, Pair, until
 from tests.rpc.workshop import OpenWorkshop, Workshop
 
-
 MANY = 10_000 if os.environ.get("AFRESH_SOAK") else 1_000
 
 
