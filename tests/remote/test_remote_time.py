@@ -1,4 +1,4 @@
-"""A service whose results expire by themselves, seen from a client: the server's word counts."""
+"""A service whose results expire by themselves, seen from a client: it goes by the server."""
 
 from __future__ import annotations
 
