@@ -1,0 +1,226 @@
+"""The engines of a shard: one pool for commands' transactions, one for reads.
+
+Two pools, so that a read never waits for commands that hold connections. The read pool runs in
+autocommit mode: a statement costs one round trip, none begins or ends a transaction, and the
+database itself refuses writes there. Which statements a read session refuses by itself is left to
+`read_only`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
+
+__all__ = [
+    "Dialect",
+    "EngineOptions",
+    "IsolationLevel",
+    "check_isolation",
+    "create_read_engine",
+    "create_write_engine",
+    "derive_engines",
+    "dialect_of",
+    "is_in_memory",
+]
+
+Dialect = Literal["sqlite", "postgresql", "mysql"]
+"""The databases that afresh knows; MariaDB counts as MySQL."""
+
+IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+"""What commands' transactions can ask for. On SQLite all of them are serializable."""
+
+_ISOLATION_LEVELS = frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How the engines of a shard are made.
+
+    The sizes are such that four workers stay below the 100 connections that PostgreSQL allows by
+    default.
+
+    Args:
+        write_connections: the most connections for commands' transactions; SQLite has one.
+        read_connections: the most connections for reads.
+        pool_timeout: for how many seconds to wait for a free connection.
+        busy_timeout: for how many seconds SQLite waits while another process writes.
+        arguments: more keyword arguments for SQLAlchemy's `create_async_engine`.
+    """
+
+    write_connections: int = 10
+    read_connections: int = 10
+    pool_timeout: float = 30.0
+    busy_timeout: float = 30.0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def dialect_of(url: URL) -> Dialect:
+    """Tell which database a URL is about.
+
+    Raises:
+        ValueError: none that afresh knows.
+    """
+    match url.get_backend_name():
+        case "sqlite":
+            return "sqlite"
+        case "postgresql":
+            return "postgresql"
+        case "mysql" | "mariadb":
+            return "mysql"
+        case other:
+            raise ValueError(
+                f"afresh doesn't know the database {other!r}; use sqlite+aiosqlite://, "
+                "postgresql+asyncpg:// or mysql+asyncmy://."
+            )
+
+
+def check_isolation(isolation: str) -> None:
+    """Refuse what is no isolation level of a command's transaction.
+
+    Raises:
+        ValueError: the message names those that there are.
+    """
+    if isolation not in _ISOLATION_LEVELS:
+        raise ValueError(
+            f"{isolation!r} is no isolation level; use one of "
+            f"{', '.join(map(repr, sorted(_ISOLATION_LEVELS)))}."
+        )
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether the URL means a SQLite database that no file holds."""
+    database = url.database or ""
+    return dialect_of(url) == "sqlite" and (
+        database in {"", ":memory:"}
+        or database.startswith("file::memory:")
+        or url.query.get("mode") == "memory"
+    )
+
+
+def create_write_engine(
+    url: URL, options: EngineOptions, *, is_temporary: bool = False
+) -> AsyncEngine:
+    """Make the engine for commands' transactions. Nothing is connected yet.
+
+    Args:
+        url: of a database; that of SQLite must name a file.
+        options: sizes and times.
+        is_temporary: the file goes when the program ends, so nothing needs to reach the disk.
+    """
+    if dialect_of(url) != "sqlite":
+        return create_async_engine(url, **_arguments(options, options.write_connections))
+    engine = _create_sqlite_engine(url, options, 1, is_temporary=is_temporary)
+    _begin_immediately(engine)
+    return engine
+
+
+def create_read_engine(
+    url: URL, options: EngineOptions, *, is_temporary: bool = False
+) -> AsyncEngine:
+    """Make the engine for reads, on which the database refuses to write. Nothing is connected yet.
+
+    Args:
+        url: of a database; that of SQLite must name a file.
+        options: sizes and times.
+        is_temporary: the file goes when the program ends, so nothing needs to reach the disk.
+    """
+    dialect = dialect_of(url)
+    if dialect == "sqlite":
+        engine = _create_sqlite_engine(
+            url,
+            options,
+            options.read_connections,
+            is_temporary=is_temporary,
+            skip_autocommit_rollback=True,
+        )
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def connect(connection: Any, record: object) -> None:
+            _run_script(connection, "PRAGMA query_only = ON")
+
+        return engine
+    arguments = _arguments(options, options.read_connections)
+    connect_arguments = dict(arguments.get("connect_args", {}))
+    if dialect == "mysql":
+        connect_arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
+    elif url.get_driver_name() == "asyncpg":
+        settings = connect_arguments.get("server_settings", {})
+        connect_arguments["server_settings"] = {**settings, "default_transaction_read_only": "on"}
+    else:
+        given = connect_arguments.get("options", "")
+        connect_arguments["options"] = f"{given} -c default_transaction_read_only=on".strip()
+    arguments["connect_args"] = connect_arguments
+    return create_async_engine(
+        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, **arguments
+    )
+
+
+def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
+    """Make the engines for commands and for reads out of one that the user made, on its own pool.
+
+    What they need is bound to them and not to the given engine, which goes on working as it did.
+    """
+    if dialect_of(engine.url) == "postgresql":
+        return engine, engine.execution_options(postgresql_readonly=True)
+    if dialect_of(engine.url) == "mysql":
+        return engine, engine
+    write = engine.execution_options()
+    _begin_immediately(write)
+    return write, engine
+
+
+def _arguments(options: EngineOptions, connections: int) -> dict[str, Any]:
+    return {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": options.pool_timeout,
+        **options.arguments,
+    }
+
+
+def _create_sqlite_engine(
+    url: URL,
+    options: EngineOptions,
+    connections: int,
+    *,
+    is_temporary: bool,
+    **more: Any,
+) -> AsyncEngine:
+    arguments = {**_arguments(options, connections), **more}
+    arguments["connect_args"] = {
+        "timeout": options.busy_timeout,
+        **arguments.get("connect_args", {}),
+    }
+    engine = create_async_engine(url, **arguments)
+    script = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON"
+    if is_temporary:
+        script += "; PRAGMA synchronous = OFF"
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: Any, record: object) -> None:
+        # The driver would begin transactions by itself, but not before a savepoint.
+        connection.isolation_level = None
+        _run_script(connection, script)
+
+    return engine
+
+
+def _run_script(connection: Any, script: str) -> None:
+    await_only(connection.driver_connection.executescript(script))
+
+
+def _begin_immediately(engine: AsyncEngine) -> None:
+    """Begin transactions with SQLite's write lock.
+
+    One that begins as a reader and writes later fails at once, without waiting, if another one
+    wrote in between.
+    """
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
