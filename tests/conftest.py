@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from afresh.graph._kernel import COMPILED
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 BROWSER_MISSING = (
     "Chromium is not installed; on Debian: apt-get install --no-install-recommends chromium, "
     "elsewhere set AFRESH_CHROMIUM to its executable"
