@@ -2,7 +2,7 @@
 
 Two pools, so that a read never waits for commands that hold connections. The read pool runs in
 autocommit mode: a statement costs one round trip, none begins or ends a transaction, and the
-database itself refuses writes there. Which statements a read session refuses by itself is left to
+database itself refuses writes there. Sessions, and what they refuse by themselves, are left to
 `read_only`.
 """
 
@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from afresh.errors import InvalidStateError
+
 __all__ = [
+    "WRITE_REFUSED",
     "Dialect",
     "EngineOptions",
     "IsolationLevel",
@@ -33,6 +36,12 @@ Dialect = Literal["sqlite", "postgresql", "mysql"]
 
 IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 """What commands' transactions can ask for. On SQLite all of them are serializable."""
+
+WRITE_REFUSED = (
+    "A session for reads can't write; make changes through `async with database.operation() as "
+    "operation:`."
+)
+"""What to say where a write is refused."""
 
 _ISOLATION_LEVELS = frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"})
 
@@ -143,6 +152,7 @@ def create_read_engine(
         def connect(connection: Any, record: object) -> None:
             _run_script(connection, "PRAGMA query_only = ON")
 
+        _explain_refusals(engine)
         return engine
     arguments = _arguments(options, options.read_connections)
     connect_arguments = dict(arguments.get("connect_args", {}))
@@ -155,9 +165,11 @@ def create_read_engine(
         given = connect_arguments.get("options", "")
         connect_arguments["options"] = f"{given} -c default_transaction_read_only=on".strip()
     arguments["connect_args"] = connect_arguments
-    return create_async_engine(
+    engine = create_async_engine(
         url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, **arguments
     )
+    _explain_refusals(engine)
+    return engine
 
 
 def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
@@ -224,3 +236,18 @@ def _begin_immediately(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _explain_refusals(engine: AsyncEngine) -> None:
+    """Say what to do instead when the database refuses to write."""
+
+    @event.listens_for(engine.sync_engine, "handle_error", retval=True)
+    def explain(context: ExceptionContext) -> BaseException | None:
+        error = context.original_exception
+        if (
+            getattr(error, "sqlstate", None) == "25006"
+            or getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY")
+            or error.args[:1] == (1792,)
+        ):
+            return InvalidStateError(WRITE_REFUSED)
+        return None

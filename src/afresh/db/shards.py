@@ -82,10 +82,7 @@ class Shard:
             InvalidStateError: the shard was closed.
             ValueError: there is no such level.
         """
-        if self._is_closed:
-            raise InvalidStateError(
-                f"The shard {self.name!r} was closed; open the database anew to use it."
-            )
+        self.check_open()
         if isolation is not None:
             check_isolation(isolation)
         connection = await self.write.connect()
@@ -96,6 +93,17 @@ class Shard:
         except BaseException:
             await connection.close()
             raise
+
+    def check_open(self) -> None:
+        """Refuse to work on a shard that was closed.
+
+        Raises:
+            InvalidStateError: it was.
+        """
+        if self._is_closed:
+            raise InvalidStateError(
+                f"The shard {self.name!r} was closed; open the database anew to use it."
+            )
 
     async def aclose(self) -> None:
         """Close the connections of engines that were made here; a temporary database goes.
