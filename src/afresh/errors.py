@@ -7,6 +7,11 @@ AfreshError
 ├── DefinitionError            a declaration is wrong (also a TypeError)
 ├── NotCapturedError           the captured block called no compute method
 ├── HandlerNotFoundError       nothing handles the command (also a LookupError)
+├── LogDecodeError             what stands in a log can't be read (also a ValueError)
+├── EventConflictError         an event of that name is there already
+├── LeaseLostError             another host has taken over what this one was working at
+├── ReadOnlyError              a session that only reads was asked to write
+├── SchemaError                tables are missing in the database, or are not as they must be
 └── RpcError                   something between two peers went wrong
     ├── EndpointNotFoundError  the other side serves no such method
     ├── RemoteError            the method failed on the other side
@@ -37,18 +42,23 @@ __all__ = [
     "DefinitionError",
     "DisconnectedError",
     "EndpointNotFoundError",
+    "EventConflictError",
     "FormatError",
     "HandlerNotFoundError",
     "InvalidStateError",
+    "LeaseLostError",
     "LimitError",
+    "LogDecodeError",
     "NotCapturedError",
     "PeerChangedError",
     "PeerClosedError",
+    "ReadOnlyError",
     "ReentrantComputeError",
     "RejectedError",
     "RemoteError",
     "RerouteError",
     "RpcError",
+    "SchemaError",
     "StreamNotFoundError",
     "UnknownFormatError",
 ]
@@ -80,6 +90,40 @@ class NotCapturedError(AfreshError):
 
 class HandlerNotFoundError(AfreshError, LookupError):
     """No service that was added to the commander handles commands of this type."""
+
+
+class LogDecodeError(AfreshError, ValueError):
+    """What stands in a log of operations or events can't be read here.
+
+    Args:
+        message: why, and what to do.
+        tag: the name of the type, where it is known.
+    """
+
+    tag: str
+
+    def __init__(self, message: str, tag: str = "") -> None:
+        super().__init__(message)
+        self.tag = tag
+
+    def __reduce__(self) -> tuple[type[LogDecodeError], tuple[str, str]]:
+        return type(self), (str(self), self.tag)
+
+
+class EventConflictError(AfreshError):
+    """An event of that name is there already, and the new one was not to be left out."""
+
+
+class LeaseLostError(AfreshError):
+    """Another host has taken over what this one was working at; its work is rolled back."""
+
+
+class ReadOnlyError(AfreshError):
+    """A session that only reads was asked to write; write in `database.operation()`."""
+
+
+class SchemaError(AfreshError):
+    """Tables are missing in the database, or are not as they must be; the message names them."""
 
 
 class RpcError(AfreshError):

@@ -26,7 +26,7 @@ from .command import (
     check_command_type,
     result_type_of,
 )
-from .handler import CommandHandler, HandlerDefinition, filter_priority
+from .handler import CommandHandler, HandlerDefinition, filter_options
 from .local import LocalCommand
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Handler:
         definition: the declaration; None of filters.
         is_remote: whether it calls another peer.
         local: what runs in place of that when the call turns out to be for this process.
+        when: of a filter, whether it takes part in handling a type of commands by a handler.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Handler:
     definition: HandlerDefinition | None = None
     is_remote: bool = False
     local: Callable[..., Work] | None = None
+    when: Callable[[type, Handler | None], bool] | None = None
 
     @property
     def owner(self) -> object | None:
@@ -210,7 +212,7 @@ def chain_of(command_type: type, handlers: Mapping[type, list[Handler]]) -> Chai
     finals = [handler for handler in ordered if not handler.is_filter]
     if issubclass(command_type, EventCommand):
         branches = {
-            final.id: Chain(command_type, _filters_before(final, ordered), final)
+            final.id: Chain(command_type, _filters_before(final, ordered, command_type), final)
             for final in finals
         }
         if len(branches) < len(finals):
@@ -232,12 +234,18 @@ def chain_of(command_type: type, handlers: Mapping[type, list[Handler]]) -> Chai
             "as an EventCommand if several are to take it."
         )
     final = finals[0] if finals else None
-    return Chain(command_type, _filters_before(final, ordered), final)
+    return Chain(command_type, _filters_before(final, ordered, command_type), final)
 
 
-def _filters_before(final: Handler | None, ordered: list[Handler]) -> tuple[Handler, ...]:
+def _filters_before(
+    final: Handler | None, ordered: list[Handler], command_type: type
+) -> tuple[Handler, ...]:
     end = len(ordered) if final is None else ordered.index(final)
-    return tuple(handler for handler in ordered[:end] if handler.is_filter)
+    return tuple(
+        handler
+        for handler in ordered[:end]
+        if handler.is_filter and (handler.when is None or handler.when(command_type, final))
+    )
 
 
 # -- what a service has
@@ -277,8 +285,8 @@ def handlers_of(service: object, name: str | None = None) -> Iterator[Handler]:
                 continue  # an alias
             yield _handler(service, local, declared, identity, owner, is_remote=to is not None)
             continue
-        priority = next(
-            (found for _, it in lineage if (found := filter_priority(it)) is not None), None
+        priority, when = next(
+            (found for _, it in lineage if (found := filter_options(it)) is not None), (None, None)
         )
         if priority is not None and (to is None or local is not None):
             signature = Signature(attribute, identity, contract=kind, owner=owner)
@@ -289,6 +297,7 @@ def handlers_of(service: object, name: str | None = None) -> Iterator[Handler]:
                 is_filter=True,
                 function=getattr(source, attribute_name),
                 service=source,
+                when=None if when is None else when.__get__(source),
             )
 
 

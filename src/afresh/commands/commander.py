@@ -131,10 +131,19 @@ class Commander:
             for kind, each in self._handlers.items()
         }
 
+    def forget_chains(self) -> None:
+        """Work out anew what commands go through: what a filter says of its part has changed."""
+        self._chains.clear()
+
     # -- calls
 
     def call(
-        self, command: CommandOf[T], *, outermost: bool = False, chain: str | None = None
+        self,
+        command: CommandOf[T],
+        *,
+        outermost: bool = False,
+        chain: str | None = None,
+        items: Mapping[Any, Any] | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Handle a command, and return its result; await it.
 
@@ -145,6 +154,8 @@ class Commander:
             command: the command.
             outermost: whether it is on its own even in a handler.
             chain: of an event, the id of the only handler to take it.
+            items: what its context holds from the start; only for commands on their own that have
+                one handler.
 
         Returns:
             What the handler returns, None of an event.
@@ -153,8 +164,11 @@ class Commander:
             HandlerNotFoundError: nothing handles the command.
             Exception: what the handler or a filter raised.
         """
-        if outermost or chain is not None:
-            return self._handle(self._context(command, outermost, chain))
+        if outermost or chain is not None or items is not None:
+            context = self._context(command, outermost, chain)
+            if items is not None:
+                context.items.update(items)
+            return self._handle(context)
         # The same, with fewer steps.
         kind = type(command)
         found = self._chains.get(kind) or self.chain_of(kind)
@@ -367,7 +381,7 @@ def _check(handlers: Mapping[type, list[Handler]]) -> None:
             reached.update(each.filters)
         for base in command_type.__mro__:
             for handler in handlers.get(base, ()):
-                if handler.is_filter:
+                if handler.is_filter and handler.when is None:
                     wanted.setdefault(handler, chain)
     for handler, chain in wanted.items():
         if handler not in reached:

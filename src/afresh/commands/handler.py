@@ -20,6 +20,7 @@ from afresh.graph.service import ServiceMember
 from afresh.rpc.contracts import rpc_method
 
 if TYPE_CHECKING:
+    from .chain import Handler
     from .commander import Commander
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "command_filter",
     "command_handler",
     "commander_of",
-    "filter_priority",
+    "filter_options",
     "join",
 ]
 
@@ -279,14 +280,22 @@ def command_handler(function: Any = None, /, *, priority: float | None = None) -
     return CommandHandler(HandlerDefinition(function))
 
 
-_PRIORITY = "__afresh_filter__"
+_FILTER = "__afresh_filter__"
 
 
 @overload
 def command_filter(function: _F, /) -> _F: ...
 @overload
-def command_filter(*, priority: float) -> Callable[[_F], _F]: ...
-def command_filter(function: Any = None, /, *, priority: float = 0) -> Any:
+def command_filter(
+    *, priority: float = 0, when: Callable[[Any, type, Handler | None], bool] | None = None
+) -> Callable[[_F], _F]: ...
+def command_filter(
+    function: Any = None,
+    /,
+    *,
+    priority: float = 0,
+    when: Callable[[Any, type, Handler | None], bool] | None = None,
+) -> Any:
     """Put an async method around the handling of commands of a type: that of its first parameter.
 
     The type may be any base or mark of commands; `CommandOf` stands for all. The method takes the
@@ -296,6 +305,8 @@ def command_filter(function: Any = None, /, *, priority: float = 0) -> Any:
     Args:
         function: the method, when the decorator is used without options.
         priority: its place among the others, highest first; 0 by default.
+        when: a method that says whether the filter takes part: takes the type of the commands and
+            their handler, None where there is none. Asked once for each type.
 
     Raises:
         DefinitionError: the method can't be a filter; says why.
@@ -312,16 +323,21 @@ def command_filter(function: Any = None, /, *, priority: float = 0) -> Any:
     def decorate(method: Any) -> Any:
         name = getattr(method, "__qualname__", repr(method))
         check_body(method, name, "command filter", ("command", "proceed"))
-        setattr(method, _PRIORITY, float(priority))
+        setattr(method, _FILTER, (float(priority), when))
         return rpc_method(served=False)(method)
 
     return decorate if function is None else decorate(function)
 
 
-def filter_priority(attribute: object) -> float | None:
-    """Return the priority of a method that is a filter; None if it is none."""
-    priority: float | None = getattr(attribute, _PRIORITY, None)
-    return priority
+def filter_options(
+    attribute: object,
+) -> tuple[float, Callable[[Any, type, Handler | None], bool] | None] | None:
+    """Return the priority of a method that is a filter, and what says when it takes part; None if
+    it is no filter.
+    """
+    options: tuple[float, Callable[[Any, type, Handler | None], bool] | None] | None
+    options = getattr(attribute, _FILTER, None)
+    return options
 
 
 # -- what bodies must look like

@@ -12,8 +12,9 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from . import _kernel, causes
+from ._context import current
 from .definition import function_in_class
-from .scopes import Isolated
+from .scopes import Isolated, RecordingInvalidations
 
 if TYPE_CHECKING:
     from .computed import Computed
@@ -124,7 +125,11 @@ else:
 
         def invalidate(self, *args, **kwargs):
             """Make the result for these arguments stale; returns whether there was one."""
-            key, _ = self._key(*args, **kwargs)
+            key, args = self._key(*args, **kwargs)
+            context = current.get()
+            if isinstance(context, RecordingInvalidations):
+                context.record(self.table, key, args)
+                return False
             return self.table.invalidate_key(key, causes.here())
 
         async def capture(self, *args, **kwargs):

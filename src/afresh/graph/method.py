@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from . import registry
 from .bound import BoundComputeMethod, ComputeMethod
 from .definition import Definition
 from .table import make_table
@@ -101,6 +102,8 @@ def compute_function(function: Any = None, /, **options: Any) -> Any:
 
     def decorate(body: Any) -> BoundComputeMethod[Any, Any]:
         definition = Definition(body, options, is_method=False)
-        return make_table(definition, None).bound
+        table = make_table(definition, None)
+        registry.enlist_function(table)
+        return table.bound
 
     return decorate if function is None else decorate(function)

@@ -20,6 +20,7 @@ from .keep_alive import drop, give_back
 if TYPE_CHECKING:
     from .computed import Computed
     from .producer import Producer
+    from .table import Table
 
 __all__ = [
     "computed_count",
@@ -39,6 +40,8 @@ _producers: weakref.WeakSet[Producer] = weakref.WeakSet()
 """All there are: compute methods of services, compute functions, states, computed sources."""
 _tables: weakref.WeakSet[Producer] = weakref.WeakSet()
 """Those of compute methods and functions; the others keep nothing but their own latest result."""
+_functions: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
+"""The results of compute functions, by the names of their modules and their own."""
 _budget = DEFAULT_BUDGET
 
 
@@ -50,6 +53,16 @@ def enlist(producer: Producer) -> None:
 def enlist_table(table: Producer) -> None:
     """Make the results of a new table count among those that are kept."""
     _tables.add(table)
+
+
+def enlist_function(table: Table) -> None:
+    """Let the results of a compute function be found by its name."""
+    _functions[f"{table.definition.module}:{table.definition.qualified_name}"] = table
+
+
+def function_table(name: str) -> Table | None:
+    """Return the results of a compute function: ``"package.module:name"``."""
+    return _functions.get(name)
 
 
 # -- the budget

@@ -26,6 +26,7 @@ __all__ = [
     "CapturingExisting",
     "Invalidating",
     "Isolated",
+    "RecordingInvalidations",
     "Scope",
     "capture",
     "capturing",
@@ -180,6 +181,28 @@ class Invalidating(Scope):
         return _NOTHING
 
 
+class RecordingInvalidations(Invalidating):
+    """Calls inside are told to a function instead of making anything stale here and now.
+
+    Args:
+        record: takes the results of the method, the key and the arguments of the call.
+    """
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Callable[[Table, Any, tuple[Any, ...]], None]) -> None:
+        super().__init__(causes.UNKNOWN)
+        self.record = record
+
+    def _hit(self, node: Any) -> Any:
+        self.record(node.keeper, node.key, node.args)
+        return _NOTHING
+
+    def missed(self, table: Table, key: Any, args: tuple[Any, ...]) -> Any:
+        self.record(table, key, args)
+        return _NOTHING
+
+
 def invalidating(cause: str | None = None) -> Invalidating:
     """Open a block in which calling a compute method makes its result stale instead of computing.
 
@@ -196,6 +219,9 @@ def invalidating(cause: str | None = None) -> Invalidating:
             orders.total()
         ```
     """
+    context = current.get()
+    if isinstance(context, RecordingInvalidations):
+        return RecordingInvalidations(context.record)
     return Invalidating(cause if cause is not None else causes.here())
 
 

@@ -81,6 +81,11 @@ class Table(Producer):
         self.invalidate_existing(existing, cause)
         return True
 
+    def invalidate_all(self, cause: Any) -> None:
+        """Make all results stale."""
+        for computed in [*self.entries.values(), *self.computing.values()]:
+            self.invalidate_existing(computed, cause)
+
     def invalidate_existing(self, computed: Computed[Any], cause: Any) -> None:
         """Make `computed` stale because its method was called in an invalidation."""
         _kernel.invalidate(computed, cause)

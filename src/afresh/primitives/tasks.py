@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["background_tasks", "start_background"]
+__all__ = ["background_tasks", "start_background", "uncancelled"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,29 @@ def start_background(
     _tasks.add(task)
     task.add_done_callback(_note_done, context=contextvars.Context())
     return task
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, whatever happens to the task that waits for it.
+
+    A cancellation of that task takes effect when the coroutine has ended; what came of it is lost
+    then, and an error of it logged to "afresh.tasks".
+
+    Args:
+        work: it must end by itself, and soon.
+    """
+    task = asyncio.Task(work, loop=asyncio.get_running_loop())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("What had to be brought to its end failed.", exc_info=error)
+        raise
 
 
 def background_tasks() -> frozenset[asyncio.Task[Any]]:

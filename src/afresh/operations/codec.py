@@ -1,0 +1,98 @@
+"""How commands are written into logs: with a tag that stands for their type.
+
+A tag finds a type because that was added to the registry of commands, and for no other reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from afresh.commands import CommandOf, CommandRegistry
+from afresh.errors import DefinitionError, LogDecodeError
+from afresh.rpc.formats import Codec, get_format
+
+__all__ = ["MAX_SIZE", "LogCodec"]
+
+MAX_SIZE = 256 * 1024
+"""Bytes that a command may take in a log: every host reads it."""
+
+
+class _Envelope(msgspec.Struct):
+    t: str
+    d: msgspec.Raw
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+_write_envelope = msgspec.json.Encoder().encode
+
+
+class LogCodec:
+    """Writes and reads commands as JSON texts: ``{"t": tag, "d": fields}``.
+
+    Fields that are not known any more are left out, those that are missing take their defaults.
+
+    Args:
+        registry: which types there are.
+        max_size: bytes that a command may take.
+    """
+
+    def __init__(self, registry: CommandRegistry, *, max_size: int = MAX_SIZE) -> None:
+        self.registry: CommandRegistry = registry
+        self.max_size: int = max_size
+        self._format = get_format("json5np")
+        self._codecs: dict[type, Codec] = {}
+
+    def encode(self, command: CommandOf[Any]) -> str:
+        """Return the text of a command.
+
+        Raises:
+            DefinitionError: its type is not registered, or can't be written.
+            ValueError: it is too long.
+        """
+        kind = type(command)
+        tag = self.registry.tag_of(kind)
+        if tag is None:
+            raise DefinitionError(
+                f"{kind.__qualname__} can't be written to a log, as the commander does not know "
+                "it: add a service that handles it, or commander.registry.add(…)."
+            )
+        data = _write_envelope(_Envelope(tag, msgspec.Raw(self._codec(kind).encode_one(command))))
+        if len(data) > self.max_size:
+            raise ValueError(
+                f"{kind.__qualname__} takes {len(data):,} bytes in the log, where {self.max_size:,}"
+                " are allowed: store what is large, and let the command say where it is."
+            )
+        return data.decode()
+
+    def decode(self, text: str) -> CommandOf[Any]:
+        """Return the command that a text stands for.
+
+        Raises:
+            LogDecodeError: no type is registered for its tag, or the rest does not fit the type.
+        """
+        try:
+            envelope = _read_envelope(text)
+        except msgspec.MsgspecError as error:
+            raise LogDecodeError(f"What stands in the log is no command: {error}") from error
+        kind = self.registry.type_of(envelope.t)
+        if kind is None:
+            raise LogDecodeError(
+                f"{envelope.t!r} stands in the log, and no type of commands here has that tag: add "
+                "a service that handles it, or keep the old name with @command(…, aliases=…).",
+                tag=envelope.t,
+            )
+        try:
+            return cast("CommandOf[Any]", self._codec(kind).decode_one(bytes(envelope.d)))
+        except Exception as error:
+            raise LogDecodeError(
+                f"A {envelope.t!r} in the log does not fit {kind.__qualname__}: {error}",
+                tag=envelope.t,
+            ) from error
+
+    def _codec(self, kind: type) -> Codec:
+        codec = self._codecs.get(kind)
+        if codec is None:
+            codec = self._codecs[kind] = self._format.codec((kind,))
+        return codec

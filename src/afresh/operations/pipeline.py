@@ -1,0 +1,285 @@
+"""`Operations`: what lets commands happen wholly or not at all.
+
+One filter of the commander's pipeline does it, around every handler that can change something: it
+tries again what may pass, gathers what goes stale, commits, and completes. Everything from the
+commit on is kept from cancellation, so that a caller who leaves neither tears a commit apart nor
+leaves results stale.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from afresh.commands import (
+    CommandContext,
+    Commander,
+    CommandOf,
+    Delegating,
+    Handler,
+    HandlerDefinition,
+    SystemCommand,
+    command_filter,
+)
+from afresh.commands.context import current
+from afresh.primitives.clock import current_clock
+from afresh.primitives.tasks import uncancelled
+from afresh.primitives.transience import Transience, retry_delay_of
+
+from .codec import LogCodec
+from .completion import Completion
+from .effects import Replay
+from .identity import new_host_id
+from .operation import OPERATION, Operation, Slot, slot_of
+from .retries import RetryPolicy
+from .services import Services
+
+__all__ = ["COMMIT_GUARD", "OPERATIONS_PRIORITY", "CommitGuard", "Level", "Operations"]
+
+OPERATIONS_PRIORITY: Final = 100_000.0
+"""Filters of a lower priority run once for each attempt, and inside of its transaction."""
+
+COMMIT_GUARD: Final = "afresh.commit_guard"
+"""Where the context of an outermost command may keep a `CommitGuard`."""
+
+_LEVEL: Final = "afresh.operation_level"
+
+
+class CommitGuard(Protocol):
+    """Something to be done in the transaction of a command just before it is committed."""
+
+    database: str
+    """Whose transaction it is for, with `shard`."""
+    shard: str
+    is_used: bool
+    """Set once it was called for a transaction that is then committed."""
+
+    async def __call__(self, connection: Any) -> None:
+        """Do it.
+
+        Args:
+            connection: an SQLAlchemy `AsyncConnection`.
+
+        Raises:
+            Exception: nothing is committed.
+        """
+        ...
+
+
+class Savepoint(Protocol):
+    """What undoes the writes of a nested command that fails."""
+
+    async def release(self) -> None:
+        """Keep the writes, as far as the operation is committed."""
+        ...
+
+    async def rollback(self) -> None:
+        """Undo the writes."""
+        ...
+
+
+class Level:
+    """A nested command, as far as its operation is concerned."""
+
+    __slots__ = ("outer", "savepoint")
+
+    def __init__(self, outer: Level | None) -> None:
+        self.outer = outer
+        self.savepoint: Savepoint | None = None
+        """Where its writes begin, once there are any."""
+
+
+def level_of(context: CommandContext[Any] | None) -> Level | None:
+    """Return the innermost nested command around; None in an outermost one."""
+    while context is not None and context._items is not None:
+        level: Level | None = context._items.get(_LEVEL)
+        if level is not None:
+            return level
+        context = context.outer
+    return None
+
+
+class Operations:
+    """Gives the commands of a commander their operations.
+
+    Args:
+        commander: whose commands.
+        host_id: the name of this host; a new one unless given.
+        retries: how often an operation is tried again when it failed by something that may pass.
+
+    Example:
+        ```python
+        commander = Commander()
+        operations = Operations(commander)
+        ```
+    """
+
+    def __init__(
+        self,
+        commander: Commander,
+        *,
+        host_id: str | None = None,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self.commander: Commander = commander
+        self.host_id: str = host_id or new_host_id()
+        self.retries: RetryPolicy = retries or RetryPolicy()
+        self.services: Services = Services()
+        """The names of compute methods, the same on every host."""
+        self.codec: LogCodec = LogCodec(commander.registry)
+        self.completion: Completion = Completion(commander, self.services, self.codec, self.host_id)
+        self.retried: int = 0
+        """How many attempts followed upon one that failed."""
+        self._is_durable = False
+        commander.add(self, name="afresh")
+
+    def become_durable(self) -> None:
+        """Let all commands have operations: there is a database that they may write to."""
+        self._is_durable = True
+        self.commander.forget_chains()
+
+    def _takes_part(self, command_type: type, final: Handler | None) -> bool:
+        if final is None or issubclass(command_type, (SystemCommand, Delegating)):
+            return False
+        return self._is_durable or says_what_is_stale(final)
+
+    @command_filter(priority=OPERATIONS_PRIORITY, when=_takes_part)
+    async def operate(self, command: CommandOf[Any], proceed: Callable[[], Awaitable[Any]]) -> Any:
+        """Give a command an operation, or its part in that of the command that called it."""
+        context = current.get()
+        assert context is not None
+        outer = slot_of(context.outer)
+        if outer is not None:
+            return await self._nested(context, outer, proceed)
+        slot = context.items[OPERATION] = Slot(context, self.host_id)
+        items = dict(context.items)
+        retries = 0
+        while True:
+            try:
+                result = await proceed()
+                _record(slot, context, result)
+                operation = slot.operation
+                if operation is not None:
+                    if operation.scope is not None:
+                        await uncancelled(self._commit(operation))
+                    else:
+                        operation.logged_at = datetime.now(UTC)
+                        operation.is_committed = True
+                        if operation._when_done:
+                            await uncancelled(operation.done())
+                        self.completion.complete(operation)
+                return result
+            except BaseException as error:
+                operation = slot.operation
+                if operation is None or operation.is_committed:
+                    raise
+                transience = await uncancelled(_roll_back(operation, error))
+                if transience is Transience.TRANSIENT:
+                    retries += 1
+                elif transience is not Transience.SUPER_TRANSIENT:
+                    raise
+                if retries > self.retries.retries:
+                    raise
+                delay = max(self.retries.delays[max(retries, 1)], retry_delay_of(error) or 0)
+            self.retried += 1
+            slot.uuid = operation.uuid
+            slot.operation = operation = None
+            context.items.clear()
+            context.items.update(items)
+            await current_clock().sleep(delay)
+
+    async def _commit(self, operation: Operation) -> None:
+        assert operation.scope is not None
+        await operation.scope.commit()
+        await operation.done()
+        self.completion.complete(operation)
+
+    async def complete(self, operation: Operation) -> None:
+        """Commit an operation that belongs to no command, and complete it.
+
+        Raises:
+            Exception: it was not committed, and is rolled back.
+        """
+        try:
+            await uncancelled(self._commit(operation))
+        except BaseException as error:
+            if not operation.is_committed:
+                await uncancelled(_roll_back(operation, error))
+            raise
+
+    async def _nested(
+        self, context: CommandContext[Any], slot: Slot, proceed: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        level = context.items[_LEVEL] = Level(level_of(context.outer))
+        operation = slot.operation
+        mark = operation.mark() if operation is not None else None
+        items: dict[str, Any] = {}
+        if operation is not None:
+            items, operation.items = operation.items, {}
+        try:
+            result = await proceed()
+            _record(slot, context, result)
+        except BaseException:
+            if slot.operation is not None:
+                slot.operation.cut(mark)
+            if level.savepoint is not None:
+                await uncancelled(level.savepoint.rollback())
+            raise
+        finally:
+            if slot.operation is not None:
+                slot.operation.items = items
+        if level.savepoint is not None:
+            await level.savepoint.release()
+        return result
+
+    def health(self) -> dict[str, Any]:
+        """Return who this host is, and how many operations it has completed, retried and failed."""
+        return {"host": self.host_id, "retried": self.retried, **self.completion.health()}
+
+    def __repr__(self) -> str:
+        return f"<Operations of {self.host_id}>"
+
+
+async def _roll_back(operation: Operation, error: BaseException) -> Transience:
+    """Undo an operation, and say whether it is worth another attempt."""
+    scope = operation.scope
+    transience = Transience.NON_TRANSIENT
+    if scope is not None:
+        if isinstance(error, Exception):
+            transience = scope.transience_of(error)
+        await scope.rollback()
+    operation.is_committed = False
+    await operation.done()
+    return transience
+
+
+# -- what handlers say
+
+
+def says_what_is_stale(handler: Handler) -> bool:
+    """Whether a handler says what its command makes stale."""
+    definition = handler.definition
+    return definition is not None and (definition.invalidates is not None or asks(definition))
+
+
+def asks(definition: HandlerDefinition) -> bool:
+    """Whether the body of a handler has the block form: it asks `is_invalidating()`."""
+    code = getattr(inspect.unwrap(definition.function), "__code__", None)
+    return code is not None and "is_invalidating" in code.co_names
+
+
+def _record(slot: Slot, context: CommandContext[Any], result: Any) -> None:
+    """Add what a command made stale to its operation."""
+    final = context.chain.final
+    if final is None or final.definition is None:
+        return
+    invalidates = final.definition.invalidates
+    if invalidates is not None:
+        with slot.need().effects.recording():
+            invalidates(final.owner, context.command, result)
+    elif asks(final.definition):
+        operation = slot.need()
+        chain = final.id if context.chain.is_event else None
+        operation.effects.replays.append(Replay(context.command, chain, dict(operation.items)))
