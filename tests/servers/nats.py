@@ -33,11 +33,11 @@ class Nats(Server):
         return f"nats://127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        """Nothing: the server makes its own files."""
+        self.program = program()
 
     def command(self) -> list[str]:
         store = str(self.folder / "store")
-        return [program(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", store]
+        return [self.program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", store]
 
     def is_ready(self) -> bool:
         return self.answer().startswith(b"INFO ")

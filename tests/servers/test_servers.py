@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -81,6 +80,7 @@ async def test_cut_connections_are_gone(postgres_server: PostgreSQL) -> None:
 
 PROGRAM = """
 import sys, time
+sys.path[:] = sys.argv[1:]
 from tests.servers.valkey import Valkey
 server = Valkey()
 server.start()
@@ -92,10 +92,9 @@ time.sleep(60)
 def test_servers_and_their_data_go_when_the_tests_are_killed(valkey: str) -> None:
     del valkey  # no server, no test
     tests = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *sys.path],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert tests.stdout is not None
     port, folder = tests.stdout.readline().split()

@@ -37,11 +37,11 @@ class Valkey(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def prepare(self) -> None:
-        """Nothing: the server makes its own files."""
+        self.program = program()
 
     def command(self) -> list[str]:
         options = ["--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        return [program(), "--port", str(self.port), *options]
+        return [self.program, "--port", str(self.port), *options]
 
     def is_ready(self) -> bool:
         return self.answer(b"PING\r\n") == b"+PONG\r\n"
