@@ -8,11 +8,20 @@ database itself refuses writes there. Sessions, and what they refuse by themselv
 
 from __future__ import annotations
 
+import math
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, ExceptionContext, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    ExceptionContext,
+    PoolProxiedConnection,
+    PoolResetState,
+    event,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
@@ -36,6 +45,9 @@ Dialect = Literal["sqlite", "postgresql", "mysql"]
 
 IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 """What commands' transactions can ask for. On SQLite all of them are serializable."""
+
+_BUSY_PERIOD = 0.1
+"""For how many seconds a thread waits for the lock of SQLite before the task may be cancelled."""
 
 WRITE_REFUSED = (
     "A session for reads can't write; make changes through `async with database.operation() as "
@@ -123,8 +135,9 @@ def create_write_engine(
     """
     if dialect_of(url) != "sqlite":
         return create_async_engine(url, **_arguments(options, options.write_connections))
-    engine = _create_sqlite_engine(url, options, 1, is_temporary=is_temporary)
-    _begin_immediately(engine)
+    script = f"PRAGMA busy_timeout = {math.ceil(_BUSY_PERIOD * 1000)}"
+    engine = _create_sqlite_engine(url, options, 1, script, is_temporary=is_temporary)
+    _begin_immediately(engine, options.busy_timeout)
     return engine
 
 
@@ -144,14 +157,10 @@ def create_read_engine(
             url,
             options,
             options.read_connections,
+            "PRAGMA query_only = ON",
             is_temporary=is_temporary,
             skip_autocommit_rollback=True,
         )
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def connect(connection: Any, record: object) -> None:
-            _run_script(connection, "PRAGMA query_only = ON")
-
         _explain_refusals(engine)
         return engine
     arguments = _arguments(options, options.read_connections)
@@ -182,7 +191,13 @@ def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
     if dialect_of(engine.url) == "mysql":
         return engine, engine
     write = engine.execution_options()
-    _begin_immediately(write)
+
+    @event.listens_for(write.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:  # unless the user's own listener has begun it
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     return write, engine
 
 
@@ -199,43 +214,55 @@ def _create_sqlite_engine(
     url: URL,
     options: EngineOptions,
     connections: int,
+    script: str,
     *,
     is_temporary: bool,
     **more: Any,
 ) -> AsyncEngine:
     arguments = {**_arguments(options, connections), **more}
+    arguments["pool_reset_on_return"] = None  # in favour of the listener below
     arguments["connect_args"] = {
         "timeout": options.busy_timeout,
         **arguments.get("connect_args", {}),
     }
     engine = create_async_engine(url, **arguments)
-    script = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON"
-    if is_temporary:
-        script += "; PRAGMA synchronous = OFF"
+    durability = "PRAGMA synchronous = OFF;" if is_temporary else ""
+    script = f"PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; {durability} {script}"
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, record: object) -> None:
         # The driver would begin transactions by itself, but not before a savepoint.
         connection.isolation_level = None
-        _run_script(connection, script)
+        await_only(connection.driver_connection.executescript(script))
+
+    @event.listens_for(engine.sync_engine, "reset")
+    def reset(connection: Any, record: object, state: PoolResetState) -> None:
+        # Asked first, because a roll-back of nothing is a way to the connection's thread and back.
+        if state.asyncio_safe and connection.driver_connection.in_transaction:
+            connection.rollback()
 
     return engine
 
 
-def _run_script(connection: Any, script: str) -> None:
-    await_only(connection.driver_connection.executescript(script))
-
-
-def _begin_immediately(engine: AsyncEngine) -> None:
-    """Begin transactions with SQLite's write lock.
+def _begin_immediately(engine: AsyncEngine, busy_timeout: float) -> None:
+    """Begin transactions with the write lock of SQLite.
 
     One that begins as a reader and writes later fails at once, without waiting, if another one
     wrote in between.
     """
+    attempts = math.ceil(busy_timeout / _BUSY_PERIOD)
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def begin(dbapi_connection: PoolProxiedConnection) -> None:
+        driver: Any = dbapi_connection.driver_connection
+        for attempt in range(attempts, -1, -1):
+            try:
+                await_only(driver.execute("BEGIN IMMEDIATE"))
+                return
+            except sqlite3.OperationalError as error:
+                if not attempt or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+
+    engine.dialect.do_begin = begin  # type: ignore[method-assign]
 
 
 def _explain_refusals(engine: AsyncEngine) -> None:
