@@ -350,7 +350,9 @@ def test_what_gives_another_result_was_touched(
 
 def transact(engine: Engine, some: list[Change]) -> Any:
     """Run changes in a transaction; what it wrote, nothing where a foreign key refused."""
-    with Session(engine) as session, WriteRecorder(session) as recorder:
+    with Session(engine) as session:
+        recorder = WriteRecorder(session.connection())
+        recorder.follow(session)
         try:
             for change in some:
                 change(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from afresh.db.tracking import EVERYTHING, Row, TableName, Write, WriteRecorder
@@ -49,9 +51,10 @@ async def writes_of(
     engine: AsyncEngine, statement: Any, parameters: Any = None, **options: Any
 ) -> list[Write]:
     async with AsyncSession(engine) as session:
-        with WriteRecorder(session) as recorder:
-            await session.execute(statement, parameters, execution_options=options)
-            return sorted(recorder.writes, key=lambda each: each.table)
+        recorder = WriteRecorder(await session.connection())
+        recorder.follow(session)
+        await session.execute(statement, parameters, execution_options=options)
+        return sorted(recorder.writes, key=lambda each: each.table)
 
 
 @pytest.fixture
@@ -70,13 +73,13 @@ async def session(engine: AsyncEngine) -> Any:
 
 async def test_an_insert_has_all_its_values_and_the_key_that_it_got(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
-        with WriteRecorder() as recorder:
-            session.add(Order(user_id=1, total=3))
-            await session.flush()
-            assert recorder.writes == (write("orders", row(id=1, user_id=1)),)
-            session.add_all([Order(user_id=2), Order(user_id=None), Order(id=7, user_id=3)])
-            await session.flush()
-            (found,) = recorder.writes
+        recorder = WriteRecorder(await session.connection())
+        session.add(Order(user_id=1, total=3))
+        await session.flush()
+        assert recorder.writes == (write("orders", row(id=1, user_id=1)),)
+        session.add_all([Order(user_id=2), Order(user_id=None), Order(id=7, user_id=3)])
+        await session.flush()
+        (found,) = recorder.writes
     assert found.rows is not None
     assert {tuple(sorted(each.items())) for each in found.rows} == {
         tuple(sorted(row(id=key, user_id=user).items()))
@@ -124,76 +127,83 @@ async def test_what_replaces_rows_changes_what_hangs_on_them(engine: AsyncEngine
 
 
 async def test_a_flush_fills_in_what_the_object_was_loaded_with(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        order = await session.get_one(Order, 5)
-        order.total = 8
-        await session.flush()
-        assert recorder.writes == (write("orders", row(id=5, user_id=1, status="new")),)
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    order.total = 8
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5, user_id=1, status="new")),)
 
 
 async def test_without_a_session_only_what_the_statement_names_is_known(
     session: AsyncSession,
 ) -> None:
-    with WriteRecorder() as recorder:
-        order = await session.get_one(Order, 5)
-        order.total = 8
-        await session.flush()
-        assert recorder.writes == (write("orders", row(id=5)),)
+    recorder = WriteRecorder(await session.connection())
+    order = await session.get_one(Order, 5)
+    order.total = 8
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5)),)
 
 
 async def test_of_a_changed_key_the_old_and_the_new_value_count(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        order = await session.get_one(Order, 5)
-        order.user_id = 2
-        await session.flush()
-        assert recorder.writes == (write("orders", row(id=5, user_id={1, 2}, status="new")),)
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    order.user_id = 2
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5, user_id={1, 2}, status="new")),)
 
 
 async def test_a_changed_primary_key_counts_with_both(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        user = await session.get_one(User, 2)
-        user.id = 3
-        await session.flush()
-        assert recorder.writes == (write("users", row(id={2, 3}, name="b")),)
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    user = await session.get_one(User, 2)
+    user.id = 3
+    await session.flush()
+    assert recorder.writes == (write("users", row(id={2, 3}, name="b")),)
 
 
 async def test_an_object_from_before_is_not_trusted(session: AsyncSession) -> None:
     """It may be behind what others have committed since."""
     order = await session.get_one(Order, 5)
-    with WriteRecorder(session) as recorder:
-        order.user_id = 2
-        await session.flush()
-        assert recorder.writes == (write("orders", row(id=5)),)
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order.user_id = 2
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5)),)
 
 
 async def test_a_value_that_was_never_loaded_may_have_been_any(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        order = await session.get_one(Order, 5)
-        session.expire(order, ["user_id"])
-        order.user_id = 2
-        await session.flush()
-        assert recorder.writes == (write("orders", row(id=5, status="new")),)
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    session.expire(order, ["user_id"])
+    order.user_id = 2
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5, status="new")),)
 
 
 async def test_a_computed_column_changes_unnamed(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        item = await session.get_one(Item, 9)
-        item.quantity = 4
-        await session.flush()
-        (found,) = recorder.writes
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    item = await session.get_one(Item, 9)
+    item.quantity = 4
+    await session.flush()
+    (found,) = recorder.writes
     assert found.rows == (row(id=9, order_id=5, product=""),)
 
 
 async def test_a_delete_counts_as_the_old_row_and_carries_on(session: AsyncSession) -> None:
-    with WriteRecorder(session) as recorder:
-        order = await session.get_one(Order, 5)
-        order.user_id = 2
-        await session.delete(order)
-        await session.flush()
-        assert set(recorder.writes) == {
-            write("orders", row(id=5, user_id={1, 2}, status="new")),
-            write("items"),
-        }
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    order.user_id = 2
+    await session.delete(order)
+    await session.flush()
+    assert set(recorder.writes) == {
+        write("orders", row(id=5, user_id={1, 2}, status="new")),
+        write("items"),
+    }
 
 
 async def test_an_update_has_its_pins_and_what_it_sets(engine: AsyncEngine) -> None:
@@ -214,9 +224,9 @@ async def test_an_update_has_its_pins_and_what_it_sets(engine: AsyncEngine) -> N
 
 
 async def test_an_update_of_many_rows_by_key_has_each(session: AsyncSession) -> None:
-    with WriteRecorder() as recorder:
-        await session.execute(update(User), [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}])
-        assert recorder.writes == (write("users", row(id=1), row(id=2)),)
+    recorder = WriteRecorder(await session.connection())
+    await session.execute(update(User), [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}])
+    assert recorder.writes == (write("users", row(id=1), row(id=2)),)
 
 
 async def test_a_core_delete_has_its_pins(engine: AsyncEngine) -> None:
@@ -261,14 +271,14 @@ async def test_what_a_trigger_does_is_added_by_name(engine: AsyncEngine) -> None
 
 async def test_statements_of_the_driver_and_ddl_change_everything(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        with WriteRecorder() as recorder:
-            await connection.exec_driver_sql("SELECT 1")
-            assert recorder.writes == ()
-            await connection.exec_driver_sql("UPDATE orders SET total = 1")
-            assert recorder.writes == (WHOLE,)
-            await connection.rollback()
-            await connection.run_sync(Table("t", MetaData(), Column("id", Integer)).create)
-            assert recorder.writes == (WHOLE,)
+        recorder = WriteRecorder(connection)
+        await connection.exec_driver_sql("SELECT 1")
+        assert recorder.writes == ()
+        await connection.exec_driver_sql("UPDATE orders SET total = 1")
+        assert recorder.writes == (WHOLE,)
+        await connection.rollback()
+        await connection.run_sync(Table("t", MetaData(), Column("id", Integer)).create)
+        assert recorder.writes == (WHOLE,)
 
 
 async def test_many_rows_are_the_whole_table(engine: AsyncEngine) -> None:
@@ -280,17 +290,19 @@ async def test_many_rows_are_the_whole_table(engine: AsyncEngine) -> None:
     assert len(some.rows) == 2000
     assert await writes_of(engine, insert(Order), numbered(2001)) == [write("orders")]
     async with AsyncSession(engine) as session:
-        with WriteRecorder() as recorder:
-            await session.execute(insert(Order), numbered(2000))
-            nested = await session.begin_nested()
-            await session.execute(insert(Order), [{"id": 3000, "user_id": 1}])
-            assert recorder.writes == (write("orders"),)
-            await nested.rollback()
-            assert recorder.writes == (some,)
+        recorder = WriteRecorder(await session.connection())
+        await session.execute(insert(Order), numbered(2000))
+        nested = await session.begin_nested()
+        await session.execute(insert(Order), [{"id": 3000, "user_id": 1}])
+        assert recorder.writes == (write("orders"),)
+        await nested.rollback()
+        assert recorder.writes == (some,)
 
 
-async def test_a_savepoint_rolled_back_takes_its_writes_along(session: AsyncSession) -> None:
-    with WriteRecorder() as recorder:
+async def test_a_savepoint_rolled_back_takes_its_writes_along(engine: AsyncEngine) -> None:
+    kept = (write("users", row(id=3, name="c"), row(id=4, name="d")),)
+    async with engine.connect() as connection, AsyncSession(connection) as session:
+        recorder = WriteRecorder(connection)
         session.add(User(id=3, name="c"))
         async with session.begin_nested():
             session.add(User(id=4, name="d"))
@@ -299,31 +311,51 @@ async def test_a_savepoint_rolled_back_takes_its_writes_along(session: AsyncSess
         async with session.begin_nested():
             session.add(User(id=6, name="f"))
         await outer.rollback()
-        assert recorder.writes == (write("users", row(id=3, name="c"), row(id=4, name="d")),)
+        assert recorder.writes == kept
         await session.commit()
         session.add(User(id=7, name="g"))
         await session.flush()
         await session.rollback()
-    assert recorder.writes == (write("users", row(id=3, name="c"), row(id=4, name="d")),)
+    assert recorder.writes == kept
 
 
 async def test_a_retried_attempt_starts_clean(session: AsyncSession) -> None:
     for _ in range(2):
-        with WriteRecorder(session) as recorder:
-            assert recorder.writes == ()
-            session.add(User(id=3, name="c"))
-            await session.flush()
-            await session.rollback()
+        recorder = WriteRecorder(await session.connection())
+        recorder.follow(session)
         assert recorder.writes == ()
-
-
-async def test_a_failing_statement_changes_nothing(session: AsyncSession) -> None:
-    from sqlalchemy.exc import IntegrityError
-
-    with WriteRecorder() as recorder:
-        with pytest.raises(IntegrityError):
-            await session.execute(insert(User.__table__).values(id=1, name="again"))
+        session.add(User(id=3, name="c"))
+        await session.flush()
+        await session.rollback()
         assert recorder.writes == ()
+        recorder.close()
+
+
+async def test_all_tasks_of_a_connection_are_seen_and_no_other_connection(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    connection = await session.connection()
+    recorder = WriteRecorder(connection)
+    await asyncio.create_task(session.execute(delete(Item).where(Item.order_id == 5)))
+    async with AsyncSession(connection) as nested:
+        await nested.execute(delete(Order).where(Order.user_id == 1))
+    recorder.close()
+    await session.execute(delete(User).where(User.id == 1))
+    assert set(recorder.writes) == {write("items"), write("orders", row(user_id=1))}
+
+
+async def test_of_many_rows_some_may_be_changed_by_a_statement_that_fails(
+    session: AsyncSession,
+) -> None:
+    recorder = WriteRecorder(await session.connection())
+    rows = [{"id": 3, "name": "c"}, {"id": 1, "name": "again"}]
+    with pytest.raises(IntegrityError):
+        await session.execute(insert(User.__table__), rows)
+    assert (await session.execute(select(User.name).where(User.id == 3))).all() == [("c",)]
+    assert recorder.writes == (write("users"),)
+    with pytest.raises(OperationalError):
+        await session.execute(text("UPDATE nothing SET a = 1"))
+    assert recorder.writes == (WHOLE,)
 
 
 async def test_what_commits_by_itself_is_not_forgotten(tmp_path: Any) -> None:
@@ -335,17 +367,87 @@ async def test_what_commits_by_itself_is_not_forgotten(tmp_path: Any) -> None:
     async with engine.connect() as connection:
         await connection.run_sync(Order.metadata.create_all)
         stop = track(engine)
-        with WriteRecorder() as recorder:
-            await connection.execute(insert(User.__table__).values(id=1, name="a"))
-            await connection.rollback()
+        recorder = WriteRecorder(connection)
+        await connection.execute(insert(User.__table__).values(id=1, name="a"))
+        await connection.rollback()
         stop()
     assert recorder.writes == (write("users", row(id=1, name="a")),)
     await engine.dispose()
 
 
-async def test_a_recorder_is_entered_once() -> None:
-    with WriteRecorder() as recorder, pytest.raises(InvalidStateError), recorder:
-        pass
+async def test_a_recorder_needs_a_connection_that_is_started(engine: AsyncEngine) -> None:
+    with pytest.raises(InvalidStateError, match="await it"):
+        WriteRecorder(engine.connect())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "isolation", "asks"),
+    [
+        ("sqlite", None, True),
+        ("postgresql", None, False),
+        ("postgresql", "READ COMMITTED", False),
+        ("postgresql", "repeatable_read", True),
+        ("postgresql", "SERIALIZABLE", True),
+        ("mysql", "REPEATABLE READ", False),
+        ("mysql", "SERIALIZABLE", True),
+        ("oracle", "SERIALIZABLE", False),
+    ],
+)
+async def test_objects_are_asked_where_no_row_can_change_behind_them(
+    session: AsyncSession, dialect: str, isolation: str | None, asks: bool
+) -> None:
+    connection = await session.connection()
+    name, connection.dialect.name = connection.dialect.name, dialect
+    try:
+        recorder = WriteRecorder(connection, isolation)
+    finally:
+        connection.dialect.name = name
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    order.total = 8
+    await session.flush()
+    (found,) = recorder.writes
+    assert found.rows == (row(id=5, user_id=1, status="new") if asks else row(id=5),)
+
+
+async def test_rows_changed_behind_an_object_count_with_what_the_others_did(
+    session: AsyncSession,
+) -> None:
+    """What the object takes for the row of user 1 was made one of user 2 by another statement."""
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    await session.execute(update(Order.__table__).where(Order.id == 5).values(user_id=2))
+    order.status = "paid"
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5, user_id={1, 2}, status={"new", "paid"})),)
+
+
+async def test_no_object_is_trusted_when_its_row_may_be_among_those_changed(
+    session: AsyncSession,
+) -> None:
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    order = await session.get_one(Order, 5)
+    change = update(Order.__table__).where(Order.user_id == 1, Order.status == "new")
+    await session.execute(change.values(user_id=2))
+    order.status = "paid"
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5), row(user_id={1, 2}, status="new")),)
+
+
+async def test_no_object_is_trusted_after_a_savepoint_was_rolled_back(
+    session: AsyncSession,
+) -> None:
+    recorder = WriteRecorder(await session.connection())
+    recorder.follow(session)
+    nested = await session.begin_nested()
+    await session.execute(update(Order.__table__).where(Order.id == 5).values(user_id=2))
+    order = await session.get_one(Order, 5)
+    await nested.rollback()
+    order.total = 3
+    await session.flush()
+    assert recorder.writes == (write("orders", row(id=5)),)
 
 
 def test_cascades_are_followed_to_their_ends() -> None:

@@ -49,6 +49,11 @@ class ChangePlan(NamedTuple):
     rows: RowsPlan | None
     """The rows that can be told apart, if any."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.is_everything or bool(self.whole) or self.rows is not None
+
 
 class RowsPlan(NamedTuple):
     """How the parameters of an execution tell which rows of one table change."""
@@ -63,6 +68,8 @@ class RowsPlan(NamedTuple):
     """The parameters that pin the primary key to one value, by column; empty without them."""
     converters: Mapping[str, Converter]
     """Of the columns worth knowing, for values of their own type."""
+    key_names: tuple[str, ...]
+    """The columns of the primary key."""
     is_insert: bool
 
     def rows(
@@ -266,6 +273,7 @@ def _plan_rows(statement: UpdateBase, table: Table, compiled: SQLCompiler) -> Ro
         pins=TablePlan(table, tuple(pins)),
         key=key if len(key) == len(names) else {},
         converters=converters,
+        key_names=tuple(names),
         is_insert=False,
     )
 

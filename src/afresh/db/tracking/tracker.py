@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.engine.interfaces import ExceptionContext, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import SavepointClause
@@ -17,7 +18,7 @@ from .facts import EVERYTHING, Read, TableName, Write
 from .queries import QueryPlan, plan_query
 from .reading import current_reader
 from .touches import named_by_option, only_reads, table_name
-from .writing import WriteRecorder, current_writer
+from .writing import WriteRecorder, writer_of
 
 __all__ = ["track"]
 
@@ -77,6 +78,7 @@ class _Tracker:
         return {
             "before_cursor_execute": self.before_cursor_execute,
             "after_execute": self.after_execute,
+            "handle_error": self.handle_error,
             "rollback_savepoint": self.rollback_savepoint,
             "rollback": self.rollback,
             "rollback_twophase": self.rollback_twophase,
@@ -101,7 +103,7 @@ class _Tracker:
                 reader.record(read)
         if context is None or context.compiled is None:
             # `exec_driver_sql`, of which no other event tells.
-            writer = current_writer()
+            writer = writer_of(connection)
             if writer is not None:
                 self.raw_change(writer, connection, statement, context)
 
@@ -160,7 +162,7 @@ class _Tracker:
         options: Any,
         result: Any,
     ) -> None:
-        writer = current_writer()
+        writer = writer_of(connection)
         if writer is None:
             return
         context = getattr(result, "context", None)
@@ -168,42 +170,69 @@ class _Tracker:
             return  # a sequence
         if isinstance(element, SavepointClause):
             # The event of that name comes before the savepoint has one.
-            writer.began_savepoint(connection, element.ident)
+            writer.began_savepoint(element.ident)
             return
-        compiled = context.compiled
-        if context.isddl or not isinstance(compiled, SQLCompiler):
-            writer.record(connection, Write(self.everything))
-        elif compiled.isplaintext or context.is_text:
-            self.raw_change(writer, connection, compiled.string, context)
-        else:
-            for write in self.writes(connection, compiled, context, writer):
-                writer.record(connection, write)
+        if context.compiled is not None:
+            self.record_execution(writer, connection, context.compiled.string, context)
 
-    def writes(
-        self, connection: Connection, compiled: SQLCompiler, context: Any, writer: WriteRecorder
-    ) -> Iterable[Write]:
+    def record_execution(
+        self,
+        writer: WriteRecorder,
+        connection: Connection,
+        statement: str,
+        context: Any,
+        *,
+        failed: bool = False,
+    ) -> None:
+        compiled = context.compiled
+        if context.isddl:
+            writer.record(Write(self.everything))
+        elif not isinstance(compiled, SQLCompiler) or compiled.isplaintext or context.is_text:
+            self.raw_change(writer, connection, statement, context)
+        else:
+            self.record_change(writer, connection, compiled, context, failed=failed)
+
+    def record_change(
+        self,
+        writer: WriteRecorder,
+        connection: Connection,
+        compiled: SQLCompiler,
+        context: Any,
+        *,
+        failed: bool = False,
+    ) -> None:
         options = context.execution_options
         dialect = connection.dialect
         plan = self.plan_change(compiled)
         named = named_by_option(self.database, options, dialect)
         if plan.is_everything and named is None:
-            yield Write(self.everything)
+            writer.record(Write(self.everything))
             return
-        changes = plan.rows is not None or plan.whole or plan.is_everything
-        if changes and named is not None:
+        if named is not None and plan.changes:
             for name in named:
-                yield Write(name)
+                writer.record(Write(name))
         translate = options.get("schema_translate_map")
         for table in plan.whole:
-            yield Write(table_name(self.database, table, dialect, translate))
+            writer.record(Write(table_name(self.database, table, dialect, translate)))
         if plan.rows is not None:
-            rows = plan.rows.rows(
-                context.compiled_parameters,
-                context._expanded_parameters,
-                (context.inserted_primary_key_rows or ()) if plan.rows.is_insert else (),
-                writer.held,
-            )
-            yield Write(table_name(self.database, plan.rows.table, dialect, translate), rows)
+            name = table_name(self.database, plan.rows.table, dialect, translate)
+            rows = None
+            if not failed:
+                rows = plan.rows.rows(
+                    context.compiled_parameters,
+                    context._expanded_parameters,
+                    (context.inserted_primary_key_rows or ()) if plan.rows.is_insert else (),
+                    partial(writer.held, name),
+                )
+            writer.record(Write(name, rows), plan.rows.key_names)
+
+    def handle_error(self, failure: ExceptionContext) -> None:
+        """Of a statement that failed some rows may be changed all the same, where it had many."""
+        connection, context = failure.connection, failure.execution_context
+        writer = writer_of(connection) if connection is not None else None
+        if connection is None or writer is None or context is None:
+            return
+        self.record_execution(writer, connection, failure.statement or "", context, failed=True)
 
     def plan_change(self, compiled: SQLCompiler) -> ChangePlan:
         cached = self.changes.get(compiled)
@@ -224,27 +253,27 @@ class _Tracker:
         options = context.execution_options if context is not None else {}
         named = named_by_option(self.database, options, connection.dialect)
         for name in (self.everything,) if named is None else named:
-            writer.record(connection, Write(name))
+            writer.record(Write(name))
 
     # --- transactions --------------------------------------------------------
 
     def rollback_savepoint(self, connection: Connection, name: str, context: None) -> None:
-        writer = current_writer()
+        writer = writer_of(connection)
         if writer is not None:
-            writer.rolled_back_to_savepoint(connection, name)
+            writer.rolled_back_to_savepoint(name)
 
     def rollback(self, connection: Connection) -> None:
-        writer = current_writer()
+        writer = writer_of(connection)
         if writer is not None:
-            writer.rolled_back(connection)
+            writer.rolled_back()
 
     def rollback_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
         self.rollback(connection)
 
     def commit(self, connection: Connection) -> None:
-        writer = current_writer()
+        writer = writer_of(connection)
         if writer is not None:
-            writer.committed(connection)
+            writer.committed()
 
     def commit_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
         self.commit(connection)

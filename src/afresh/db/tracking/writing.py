@@ -1,40 +1,180 @@
-"""Collects what the statements inside a block write, and forgets what is undone."""
+"""Collects what the statements of one transaction write, and forgets what is undone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from afresh.errors import InvalidStateError
 
 from .changes import HeldValues
-from .facts import EVERYTHING, MAX_WRITE_ROWS, Row, TableName, Write
+from .facts import EVERYTHING, MAX_WRITE_ROWS, Row, TableName, Value, Write
 from .objects import FollowedSession
 
-__all__ = ["WriteRecorder", "current_writer"]
+__all__ = ["WriteRecorder", "writer_of"]
 
-_current: ContextVar[WriteRecorder | None] = ContextVar("afresh_write_recorder", default=None)
+_OPTION: Final = "afresh_write_recorder"
+
+_Key: TypeAlias = tuple[tuple[str, Value], ...]
+
+# Where a row can't change between the statement that loads it and the one that changes it without
+# the transaction failing. With MariaDB's and MySQL's REPEATABLE READ it can: queries see what was,
+# and updates change what is.
+STABLE: Final = {
+    "postgresql": frozenset({"REPEATABLE READ", "SERIALIZABLE"}),
+    "mysql": frozenset({"SERIALIZABLE"}),
+    "mariadb": frozenset({"SERIALIZABLE"}),
+}
 
 
-class _Journal:
-    """The writes of one connection, in order, with the savepoints among them."""
+class WriteRecorder:
+    """Sees which rows the statements of a connection change, whatever task runs them.
 
-    __slots__ = ("committed", "counts", "savepoints", "writes")
+    Its engine must be tracked. Writes that are rolled back, whole or to a savepoint, are forgotten;
+    make a new recorder for each attempt of something that is retried.
 
-    def __init__(self) -> None:
-        self.writes: list[Write] = []
-        self.committed = 0
-        self.savepoints: list[tuple[str, int]] = []
-        self.counts: dict[TableName, int] = {}
+    Args:
+        connection: whose statements count from now on, until `close`; started already.
+        isolation: the level of its transaction, where that is known. It decides whether objects are
+            trusted; see `follow`.
 
-    def add(self, write: Write) -> None:
-        count = self.counts.get(write.table, 0)
+    Example:
+        ```python
+        async with engine.begin() as connection, AsyncSession(connection) as session:
+            recorder = WriteRecorder(connection, isolation="SERIALIZABLE")
+            recorder.follow(session)
+            session.add(Order(user_id=1))
+            await session.flush()
+            stale = index.touched(recorder.writes)
+            recorder.close()
+        ```
+    """
+
+    __slots__ = (
+        "_committed",
+        "_connection",
+        "_counts",
+        "_distrusted",
+        "_followed",
+        "_is_stable",
+        "_savepoints",
+        "_writes",
+    )
+
+    def __init__(
+        self, connection: AsyncConnection | Connection, isolation: str | None = None
+    ) -> None:
+        self._connection = _sync(connection)
+        stable = STABLE.get(self._connection.dialect.name, ())
+        self._is_stable = self._connection.dialect.name == "sqlite" or (
+            isolation is not None and isolation.replace("_", " ").upper() in stable
+        )
+        self._writes: list[tuple[Write, tuple[str, ...]]] = []
+        """In order, each with the names of the columns that tell the rows apart."""
+        self._committed = 0
+        self._savepoints: list[tuple[str, int]] = []
+        self._counts: dict[TableName, int] = {}
+        self._followed: list[FollowedSession] = []
+        self._distrusted: set[TableName] | None = set()
+        """The tables whose objects are not to be trusted any more; None is all."""
+        self._connection.execution_options(**{_OPTION: self})
+
+    def follow(self, session: AsyncSession | Session) -> None:
+        """Let the objects of a session tell what the rows that it flushes had before.
+
+        An UPDATE names the key and the changed columns only; without an object to ask, all others
+        may have had any value. Does nothing where another transaction might change a row between
+        its loading and the flush: objects are asked on SQLite, with REPEATABLE READ and
+        SERIALIZABLE on PostgreSQL, and with SERIALIZABLE on MariaDB and MySQL.
+
+        Args:
+            session: one that uses the connection; objects that it loads from now on are asked.
+        """
+        if self._is_stable:
+            self._followed.append(FollowedSession(session))
+
+    def close(self) -> None:
+        """Record no more."""
+        self._connection.execution_options(**{_OPTION: None})
+        for followed in self._followed:
+            followed.close()
+        self._followed.clear()
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        """What was written and not rolled back, one for each table."""
+        tables: dict[TableName, _Rows | None] = {}
+        for write, key in self._writes:
+            rows = tables.setdefault(write.table, _Rows())
+            if write.rows is None or rows is None:
+                tables[write.table] = None
+            else:
+                rows.add(write.rows, key)
+        everything = {name.database for name in tables if name.name == EVERYTHING}
+        return tuple(
+            Write(name, None if rows is None else rows.all())
+            for name, rows in tables.items()
+            if name.name == EVERYTHING or name.database not in everything
+        )
+
+    # -- for the tracker, whose events come here
+
+    def record(self, write: Write, key: Sequence[str] = ()) -> None:
+        """Put a write on record, as statements do; for what no statement shows, like triggers.
+
+        Args:
+            write: what is changed.
+            key: the names of the columns that tell its rows apart, for rows that have them.
+        """
+        if self._distrusted is not None and not all(_key_of(row, key) for row in write.rows or ()):
+            # Which objects are of these rows can't be told, so any may be behind from now on.
+            self._distrusted.add(write.table)
+        self._add(write, tuple(key))
+        if self._connection._is_autocommit_isolation():
+            self._committed = len(self._writes)
+
+    def held(self, name: TableName, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
+        """What an object of a followed session knows of a row."""
+        if self._distrusted is None or name in self._distrusted:
+            return None
+        for followed in self._followed:
+            values = followed.values(table, key)
+            if values is not None:
+                return values
+        return None
+
+    def began_savepoint(self, name: str) -> None:
+        """A savepoint was set."""
+        self._savepoints.append((name, len(self._writes)))
+
+    def rolled_back_to_savepoint(self, name: str) -> None:
+        """What was written since the savepoint is undone; the savepoint is still there."""
+        # An object that was loaded in between keeps the values that are undone.
+        self._distrusted = None
+        while self._savepoints:
+            savepoint, length = self._savepoints[-1]
+            if savepoint == name:
+                self._cut(max(length, self._committed))
+                return
+            self._savepoints.pop()
+
+    def rolled_back(self) -> None:
+        """What was written since the last commit is undone."""
+        self._distrusted = None
+        self._savepoints.clear()
+        self._cut(self._committed)
+
+    def committed(self) -> None:
+        """What was written can't be undone any more."""
+        self._savepoints.clear()
+        self._committed = len(self._writes)
+
+    def _add(self, write: Write, key: tuple[str, ...]) -> None:
+        count = self._counts.get(write.table, 0)
         if count > MAX_WRITE_ROWS:
             return  # the whole table already
         if write.rows is None or count + len(write.rows) > MAX_WRITE_ROWS:
@@ -42,139 +182,72 @@ class _Journal:
             count = MAX_WRITE_ROWS + 1
         else:
             count += len(write.rows)
-        self.counts[write.table] = count
-        self.writes.append(write)
+        self._counts[write.table] = count
+        self._writes.append((write, key))
 
-    def cut(self, length: int) -> None:
-        """Forget all but the first writes."""
-        kept = self.writes[:length]
-        self.writes.clear()
-        self.counts.clear()
-        for write in kept:
-            self.add(write)
+    def _cut(self, length: int) -> None:
+        kept = self._writes[:length]
+        self._writes.clear()
+        self._counts.clear()
+        for write, key in kept:
+            self._add(write, key)
 
 
-class WriteRecorder:
-    """A context manager in which statements of tracked engines tell which rows they change.
+class _Rows:
+    """The changed rows of a table, those of one key made one.
 
-    Writes that are rolled back, whole or to a savepoint, are forgotten. Make a new recorder for
-    each attempt of something that is retried.
-
-    Args:
-        session: whose objects tell what the rows that it flushes had before; without it, columns
-            that a statement does not name may have had any value. Give it only where no other
-            transaction can change those rows between their loading and the flush: with the
-            isolation levels REPEATABLE READ and SERIALIZABLE, on SQLite, or where rows are locked
-            as they are loaded.
-
-    Example:
-        ```python
-        async with session_factory() as session:
-            with WriteRecorder(session) as recorder:
-                session.add(Order(user_id=1))
-                await session.flush()
-                stale = index.touched(recorder.writes)
-                await session.commit()
-        ```
+    An object may not have seen what another statement did to its row. What is known of the row
+    before and after the transaction is in what all statements about it know together.
     """
 
-    __slots__ = ("_followed", "_journals", "_session", "_token")
+    __slots__ = ("by_key", "others")
 
-    def __init__(self, session: AsyncSession | Session | None = None) -> None:
-        self._session = session
-        self._followed: FollowedSession | None = None
-        self._journals: dict[Connection, _Journal] = {}
-        self._token: Token[WriteRecorder | None] | None = None
+    def __init__(self) -> None:
+        self.by_key: dict[_Key, Row] = {}
+        self.others: list[Row] = []
 
-    @property
-    def writes(self) -> tuple[Write, ...]:
-        """What was written and not rolled back, one for each table."""
-        rows: dict[TableName, list[Row] | None] = {}
-        for journal in self._journals.values():
-            for write in journal.writes:
-                before = rows.setdefault(write.table, [])
-                if write.rows is None or before is None:
-                    rows[write.table] = None
-                else:
-                    before.extend(write.rows)
-        everything = {name.database for name in rows if name.name == EVERYTHING}
-        return tuple(
-            Write(name, None if found is None or len(found) > MAX_WRITE_ROWS else tuple(found))
-            for name, found in rows.items()
-            if name.name == EVERYTHING or name.database not in everything
+    def add(self, rows: tuple[Row, ...], names: tuple[str, ...]) -> None:
+        for row in rows:
+            key = _key_of(row, names)
+            if key is None:
+                self.others.append(row)
+                continue
+            before = self.by_key.get(key)
+            self.by_key[key] = (
+                row
+                if before is None
+                else {name: values | before[name] for name, values in row.items() if name in before}
+            )
+
+    def all(self) -> tuple[Row, ...]:
+        return (*self.by_key.values(), *self.others)
+
+
+def _key_of(row: Row, names: Sequence[str]) -> _Key | None:
+    """The one key that a row had and has; None where it is not known, or was another."""
+    found = []
+    for name in names:
+        values = row.get(name)
+        if values is None or len(values) != 1:
+            return None
+        (value,) = values
+        found.append((name, value))
+    return tuple(found) or None
+
+
+def writer_of(connection: Connection) -> WriteRecorder | None:
+    """The recorder of a connection, if it has one."""
+    found: WriteRecorder | None = connection.get_execution_options().get(_OPTION)
+    return found
+
+
+def _sync(connection: AsyncConnection | Connection) -> Connection:
+    if isinstance(connection, Connection):
+        return connection
+    started = connection.sync_connection
+    if started is None:
+        raise InvalidStateError(
+            "The connection is not started, so it has no transaction whose writes could be seen; "
+            "await it, or enter it, before making a WriteRecorder."
         )
-
-    def record(self, connection: Connection, write: Write) -> None:
-        """Put a write on record, as statements do; for what no statement shows, like triggers.
-
-        Args:
-            connection: with whose transaction it counts or is forgotten.
-            write: what is changed.
-        """
-        journal = self._journals.get(connection)
-        if journal is None:
-            journal = self._journals[connection] = _Journal()
-        journal.add(write)
-        if connection._is_autocommit_isolation():
-            journal.committed = len(journal.writes)
-
-    def held(self, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
-        """What an object of the session knows of a row: a part of the analysis."""
-        return self._followed.values(table, key) if self._followed is not None else None
-
-    def began_savepoint(self, connection: Connection, name: str) -> None:
-        """A savepoint was set."""
-        journal = self._journals.setdefault(connection, _Journal())
-        journal.savepoints.append((name, len(journal.writes)))
-
-    def rolled_back_to_savepoint(self, connection: Connection, name: str) -> None:
-        """What was written since the savepoint is undone; the savepoint is still there."""
-        journal = self._journals.get(connection)
-        if journal is None:
-            return
-        while journal.savepoints:
-            savepoint, length = journal.savepoints[-1]
-            if savepoint == name:
-                journal.cut(max(length, journal.committed))
-                return
-            journal.savepoints.pop()
-
-    def rolled_back(self, connection: Connection) -> None:
-        """What was written since the last commit is undone."""
-        journal = self._journals.get(connection)
-        if journal is not None:
-            journal.savepoints.clear()
-            journal.cut(journal.committed)
-
-    def committed(self, connection: Connection) -> None:
-        """What was written can't be undone any more."""
-        journal = self._journals.get(connection)
-        if journal is not None:
-            journal.savepoints.clear()
-            journal.committed = len(journal.writes)
-
-    def __enter__(self) -> Self:
-        if self._token is not None:
-            raise InvalidStateError("This recorder is entered already; make a new one instead.")
-        if self._session is not None:
-            self._followed = FollowedSession(self._session)
-        self._token = _current.set(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._token is not None
-        _current.reset(self._token)
-        self._token = None
-        if self._followed is not None:
-            self._followed.close()
-            self._followed = None
-
-
-def current_writer() -> WriteRecorder | None:
-    """The recorder of the innermost block around, if any."""
-    return _current.get()
+    return started
