@@ -14,7 +14,8 @@ sets = st.frozensets(values, max_size=2)
 tables = st.builds(TableName, st.sampled_from(["x", "y"]), st.sampled_from(["a", "b", EVERYTHING]))
 pins = st.dictionaries(st.sampled_from("ijk"), sets, max_size=3)
 reads = st.builds(Read, tables, pins)
-writes = st.builds(Write, tables, st.none() | st.lists(pins, max_size=3).map(tuple))
+every_table = st.builds(TableName, st.just(EVERYTHING), st.sampled_from(["a", EVERYTHING]))
+writes = st.builds(Write, tables | every_table, st.none() | st.lists(pins, max_size=3).map(tuple))
 
 
 @given(st.lists(st.tuples(st.booleans(), reads, st.integers(0, 3)), max_size=30), writes)

@@ -5,6 +5,7 @@ which of the first the second touch. Nothing in here knows of compute methods or
 who do attach them to reads, and decide when writes count.
 """
 
+from .encoding import MAX_ENCODED_VALUES, decode_writes, encode_writes
 from .facts import EVERYTHING, MAX_PIN_VALUES, MAX_WRITE_ROWS, Read, Row, TableName, Value, Write
 from .index import ReadIndex
 from .reading import ReadRecorder
@@ -13,6 +14,7 @@ from .writing import WriteRecorder
 
 __all__ = [
     "EVERYTHING",
+    "MAX_ENCODED_VALUES",
     "MAX_PIN_VALUES",
     "MAX_WRITE_ROWS",
     "Read",
@@ -23,5 +25,7 @@ __all__ = [
     "Value",
     "Write",
     "WriteRecorder",
+    "decode_writes",
+    "encode_writes",
     "track",
 ]

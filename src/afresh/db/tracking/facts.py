@@ -29,7 +29,8 @@ Row: TypeAlias = Mapping[str, frozenset[Value]]
 have had any."""
 
 EVERYTHING = "*"
-"""The name of a table that stands for all tables of its database."""
+"""The name of a table that stands for all tables of its database; as the database of a write, it
+stands for all databases."""
 
 MAX_PIN_VALUES = 50
 """A statement that pins a column to more values than this counts as reading its whole range."""
@@ -112,7 +113,7 @@ class Write:
 
         `ReadIndex` answers the same for many reads at once.
         """
-        if self.table.database != read.table.database:
+        if self.table.database not in (read.table.database, EVERYTHING):
             return False
         if EVERYTHING in (self.table.name, read.table.name):
             return True

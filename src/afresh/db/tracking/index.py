@@ -142,9 +142,13 @@ class ReadIndex(Generic[T]):
         """Return the items of all reads that one of the writes touches."""
         found: set[T] = set()
         for write in writes:
-            tables = self._databases.get(write.table.database)
-            if tables is not None:
-                self._collect(tables, write.table, write.rows, found)
+            if write.table.database == EVERYTHING:
+                for tables in self._databases.values():
+                    self._collect(tables, write.table, write.rows, found)
+                continue
+            named = self._databases.get(write.table.database)
+            if named is not None:
+                self._collect(named, write.table, write.rows, found)
         return found
 
     def __len__(self) -> int:
