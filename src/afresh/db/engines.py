@@ -185,18 +185,17 @@ def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
     """Make the engines for commands and for reads out of one that the user made, on its own pool.
 
     What they need is bound to them and not to the given engine, which goes on working as it did.
+    One of SQLite that has listeners for `begin` is taken to begin its transactions by itself.
     """
     if dialect_of(engine.url) == "postgresql":
         return engine, engine.execution_options(postgresql_readonly=True)
-    if dialect_of(engine.url) == "mysql":
+    if dialect_of(engine.url) == "mysql" or engine.sync_engine.dispatch.begin:
         return engine, engine
     write = engine.execution_options()
 
     @event.listens_for(write.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        driver: Any = connection.connection.driver_connection
-        if not driver.in_transaction:  # unless the user's own listener has begun it
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return write, engine
 
