@@ -123,7 +123,10 @@ async def test_it_serves_the_module_for_browsers_and_tells_its_health() -> None:
         assert (await http.get("/afresh/afresh.js", headers=known)).status_code == 304
         health = await http.get("/health")
         assert health.status_code == 200
-        assert health.json() == {"status": "ok", "peers": {"known": 0, "connected": 0}}
+        told = health.json()
+        assert told["status"] == "ok"
+        assert told["peers"] == {"known": 0, "connected": 0}
+        assert told["operations"]["own"] == 0
         await app.aclose()
         assert (await http.get("/health")).status_code == 503
 

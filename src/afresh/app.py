@@ -1,8 +1,9 @@
 """`App`: what a program is put together from.
 
-It owns the hub through which others call its services, and knows which service of a contract is to
-be used here: one of its own, or one that lives elsewhere. Services are plain objects; nothing is
-made for you, and nothing is looked up by name.
+It owns the hub through which others call its services, the commander and the database, and knows
+which service of a contract is to be used here: one of its own, or one that lives elsewhere. It
+starts them in order, and stops them in reverse. Services are plain objects; nothing is made for
+you.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from afresh.commands import CommandCalls, Commander, CommandOf
-from afresh.errors import DefinitionError
+from afresh.errors import DefinitionError, InvalidStateError
+from afresh.operations import Operations, RetryPolicy
 from afresh.remote.cache import RemoteCache, open_cache
 from afresh.remote.kind import ComputeCalls
 from afresh.rpc.exceptions import ExceptionPolicy
@@ -24,7 +26,11 @@ from afresh.rpc.naming import PYTHON, NamingPolicy
 from afresh.rpc.proxy import contract_of
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
     from starlette.applications import Starlette
+
+    from afresh.db import Database
+    from afresh.testing import Audit
 
 __all__ = ["App"]
 
@@ -35,6 +41,7 @@ class App:
     """A program made of services.
 
     Args:
+        database: where the services keep their data: a `Database`, or its address.
         naming: what Python names are on the wire; `DOTNET` for .NET and TypeScript clients.
         formats: the serialization formats that clients may ask for.
         limits: sizes and times.
@@ -42,11 +49,13 @@ class App:
         expose_errors: send the texts of all errors to callers, not only of those that are meant
             for them.
         cache: a file, or a `RemoteCache`, for results of services that live elsewhere.
+        retries: how often a command is tried again when its operation failed by something that may
+            pass, such as a lost connection or a conflict of transactions.
 
     Example:
         ```python
-        app = App()
-        orders = app.add(MemoryOrders())
+        app = App(database="sqlite+aiosqlite:///shop.db")
+        orders = app.add(DbOrders(app.database))
         asgi = app.asgi()  # uvicorn shop:asgi
         ```
     """
@@ -54,12 +63,14 @@ class App:
     def __init__(
         self,
         *,
+        database: Database | URL | str | None = None,
         naming: NamingPolicy = PYTHON,
         formats: Sequence[str] = DEFAULT_FORMATS,
         limits: Limits | None = None,
         middleware: Sequence[Middleware] = (),
         expose_errors: bool = False,
         cache: RemoteCache | str | Path | None = None,
+        retries: RetryPolicy | None = None,
     ) -> None:
         self._cache = open_cache(cache)
         self.hub: RpcHub = RpcHub(
@@ -72,7 +83,26 @@ class App:
         )
         self.commander: Commander = Commander()
         """Takes commands to their handlers."""
+        self.operations: Operations = Operations(self.commander, retries=retries)
+        """Lets commands happen wholly or not at all, and makes stale what they changed."""
+        self._database = _open_database(database)
+        if self._database is not None:
+            self._database.attach(self.operations)
         self._services: dict[type, Any] = {}
+        self._is_started = False
+
+    @property
+    def database(self) -> Database:
+        """Where the services keep their data.
+
+        Raises:
+            InvalidStateError: the app was made without a database.
+        """
+        if self._database is None:
+            raise InvalidStateError(
+                'This app has no database: make it with one, App(database="sqlite+aiosqlite:///…").'
+            )
+        return self._database
 
     # -- services
 
@@ -94,7 +124,8 @@ class App:
             contract: the class that says what can be called; by default the abstract class that
                 `service` implements, or its own class.
             is_served: False keeps it within this program.
-            name: what it is called on the wire, where it is not what the contract says.
+            name: what it is called on the wire and in the log of operations, where it is not what
+                the contract says.
 
         Returns:
             `service`.
@@ -115,6 +146,7 @@ class App:
             except DefinitionError:
                 del self._services[contract]
                 raise
+        self.operations.services.add(name or contract.__name__, service)
         return service
 
     def service(self, contract: type[S], url: str | None = None, *, format: str = "msgpack6c") -> S:
@@ -138,7 +170,9 @@ class App:
                 f"There is no service for {contract.__qualname__}: add() one, or say at which url "
                 "it lives."
             )
-        return self.commander.add(self.hub.client_peer(url, format=format).service(contract))
+        service = self.commander.add(self.hub.client_peer(url, format=format).service(contract))
+        self.operations.services.add(contract.__name__, service)
+        return service
 
     def call(self, command: CommandOf[S]) -> Coroutine[Any, Any, S]:
         """Handle a command, here or where its service lives, and return its result; await it.
@@ -168,15 +202,45 @@ class App:
     def health(self) -> dict[str, Any]:
         """Return how the program is: "status" is "ok" if all is well."""
         peers = self.hub.peers
-        return {
+        health: dict[str, Any] = {
             "status": "closed" if self.hub.is_closed else "ok",
             "peers": {
                 "known": len(peers),
                 "connected": sum(peer.is_connected for peer in peers),
             },
+            "operations": self.operations.health(),
         }
+        if self._database is not None:
+            health["database"] = self._database.health()
+        return health
+
+    async def audit(self, **options: Any) -> Audit:
+        """Compute every cached result of the app's services once more, and name each that is stale.
+
+        The options are those of `afresh.testing.audit`.
+
+        Example:
+            ```python
+            audit = await app.audit()
+            assert not audit.stale
+            ```
+        """
+        from afresh.testing.audit import audit
+
+        return await audit(*self._services.values(), **options)
+
+    async def start(self) -> None:
+        """Begin to follow what other hosts commit; `async with app` and `asgi()` do it.
+
+        Raises:
+            SchemaError: the database lacks tables.
+        """
+        if self._database is not None and not self._is_started:
+            await self._database.start()
+        self._is_started = True
 
     async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
     async def __aexit__(
@@ -193,7 +257,19 @@ class App:
         await self.hub.aclose()
         if self._cache is not None:
             await self._cache.aclose()
+        if self._database is not None:
+            await self._database.aclose()
 
     def __repr__(self) -> str:
         names = ", ".join(contract.__name__ for contract in self._services)
         return f"<App of {names or 'nothing yet'}>"
+
+
+def _open_database(database: Database | URL | str | None) -> Database | None:
+    if database is None:
+        return None
+    try:
+        from afresh.db import Database
+    except ImportError as error:
+        raise ImportError("App(database=…) needs SQLAlchemy: pip install 'afresh[db]'.") from error
+    return database if isinstance(database, Database) else Database(database)

@@ -1,5 +1,29 @@
-"""Databases by SQLAlchemy, whose data the graph can depend on.
+"""Databases by SQLAlchemy: where compute methods read, and operations are committed.
 
-What is read and written is told by `afresh.db.tracking`; it needs the extra `db`, that is
-SQLAlchemy 2.
+It needs the extra `db`, that is SQLAlchemy 2.
 """
+
+from .block import OperationBlock, WritableOperation
+from .database import Database
+from .engines import EngineOptions, IsolationLevel
+from .logs.options import EventLogOptions, OperationLogOptions, TrimOptions
+from .read_only import ReadSession
+from .shards import Shard
+from .tables import EventLogMixin, LogTables, OperationLogMixin, add_log_tables
+
+__all__ = [
+    "Database",
+    "EngineOptions",
+    "EventLogMixin",
+    "EventLogOptions",
+    "IsolationLevel",
+    "LogTables",
+    "OperationBlock",
+    "OperationLogMixin",
+    "OperationLogOptions",
+    "ReadSession",
+    "Shard",
+    "TrimOptions",
+    "WritableOperation",
+    "add_log_tables",
+]
