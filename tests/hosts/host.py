@@ -1,0 +1,152 @@
+"""A worker process for failure tests: an app with a `Ledger` on a database, driven over pipes.
+
+It reads requests as lines of JSON, `[number, verb, arguments]`, answers each with
+`[number, "ok", value]` or `[number, "error", [type, text]]`, and announces what happens to it by
+`[null, event, text]`. `Host` in `tests.hosts.hosts` starts it and speaks with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import sys
+from typing import Any
+
+import msgspec
+
+from afresh import App
+from afresh.db import Database
+from afresh.testing import audit
+
+from .clocks import skew_clocks
+from .faults import Fault, Faults
+from .ledger import COMMANDS, Base, Ledger, TooLittle
+from .loads import random_commands
+
+
+class Setup(msgspec.Struct):
+    """How a host is set up.
+
+    Args:
+        database: the URL.
+        options: of the database.
+        skew: how many seconds its wall clock is ahead.
+        notifications: whether what it tells other hosts is "sent", "lost" or "doubled".
+    """
+
+    database: str
+    options: dict[str, Any] = {}
+    skew: float = 0
+    notifications: str = "sent"
+
+
+class Worker:
+    """The app of this process, and what can be asked of it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.database = Database(setup.database, metadata=Base.metadata, **setup.options)
+        self.app = App(database=self.database)
+        self.ledger = self.app.add(Ledger(self.database), is_served=False)
+        self.faults = Faults(lambda point: tell(None, "reached", point))
+        self.faults.install()
+        self.tasks: dict[int, asyncio.Task[Any]] = {}
+
+    async def call(self, kind: str, fields: dict[str, Any]) -> Any:
+        """Handle a command."""
+        return await self.app.call(COMMANDS[kind](**fields))
+
+    async def read(self, method: str, *args: int) -> Any:
+        """Call a compute method, through the cache."""
+        return await getattr(self.ledger, method)(*args)
+
+    async def follow(self, value: Any, method: str, *args: int) -> Any:
+        """Wait until a compute method gives a value, by nothing but its results going stale."""
+        computed = await getattr(self.ledger, method).capture(*args)
+        async for each in computed.changes():
+            if msgspec.to_builtins(each.value) == value:
+                return value
+        return None
+
+    async def fault(self, fault: dict[str, Any]) -> None:
+        """Lay a fault ahead."""
+        self.faults.ahead.append(msgspec.convert(fault, Fault))
+
+    async def cancel(self, number: int) -> None:
+        """Cancel a request that is being worked on."""
+        self.tasks[number].cancel()
+
+    async def load(self, seed: int, count: int, accounts: int, concurrency: int) -> list[str]:
+        """Handle random commands with reads between them; returns the tokens of those that went
+        through, or failed as they may.
+        """
+        commands = random_commands(random.Random(seed), f"{os.getpid()}.{seed}", count, accounts)
+        done: list[str] = []
+
+        async def work() -> None:
+            for command in commands:
+                try:
+                    await self.app.call(command)
+                except TooLittle:
+                    continue
+                done.append(command.token)
+                for method in (self.ledger.balance, self.ledger.entries):
+                    await method(command.account if hasattr(command, "account") else 0)
+                await self.ledger.total()
+
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+        return done
+
+    async def audit(self) -> dict[str, Any]:
+        """Compute all that is cached once more."""
+        found = await audit()
+        return {"checked": found.checked, "stale": [str(finding) for finding in found.stale]}
+
+    async def entered(self) -> dict[str, int]:
+        """How often handlers were entered here, by token."""
+        return dict(self.ledger.entered)
+
+    async def health(self) -> dict[str, Any]:
+        return self.app.health()
+
+    async def answer(self, number: int, verb: str, args: list[Any]) -> None:
+        """Do what a request asks for."""
+        try:
+            value = await getattr(self, verb)(*args)
+        except asyncio.CancelledError:
+            tell(number, "error", ["CancelledError", ""])
+        except Exception as error:
+            logging.getLogger("tests.hosts").info("%s failed", verb, exc_info=True)
+            tell(number, "error", [type(error).__name__, str(error)])
+        else:
+            tell(number, "ok", value)
+        finally:
+            del self.tasks[number]
+
+
+def tell(number: int | None, event: str, value: Any) -> None:
+    """Write a line to whoever started this process."""
+    os.write(1, json.dumps([number, event, value], default=msgspec.to_builtins).encode() + b"\n")
+
+
+async def main() -> None:
+    setup = msgspec.json.decode(sys.argv[1], type=Setup)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    skew_clocks(setup.skew)
+    worker = Worker(setup)
+    loop = asyncio.get_running_loop()
+    requests = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
+    async with worker.app:
+        tell(None, "started", os.getpid())
+        while line := await requests.readline():
+            number, verb, args = json.loads(line)
+            worker.tasks[number] = asyncio.create_task(worker.answer(number, verb, args))
+        for task in list(worker.tasks.values()):
+            task.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,193 @@
+"""`Host`: a worker process as a test sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from tests.servers.processes import tell_reaper
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 20.0
+
+
+class HostError(Exception):
+    """A request failed in the host; `kind` is the type of the error."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+
+
+class HostGone(Exception):
+    """The process ended before it answered."""
+
+
+class Host:
+    """A process that runs `tests.hosts.host`.
+
+    Args:
+        database: the URL of its database.
+        log: the file that it logs to.
+        setup: what else `tests.hosts.host.Setup` takes.
+    """
+
+    def __init__(self, database: str, log: Path, **setup: Any) -> None:
+        self.log = log
+        self._setup = {"database": database, **setup}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
+        self._number = 0
+
+    async def start(self) -> Self:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.hosts.host",
+                json.dumps(self._setup),
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=2**24,
+            )
+        tell_reaper(f"+process {self._process.pid} {signal.SIGKILL.value}")
+        self._listening = asyncio.create_task(self._listen())
+        await self._event("started")
+        return self
+
+    # -- what it is asked
+
+    def ask(self, verb: str, *args: Any) -> asyncio.Future[Any]:
+        """Send a request, and return what the answer comes in."""
+        self._number += 1
+        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
+        answer.number = self._number  # type: ignore[attr-defined]
+        assert self._process.stdin is not None
+        if self._listening.done():
+            answer.set_exception(HostGone(f"The host has ended; see {self.log}."))
+        else:
+            self._process.stdin.write(json.dumps([self._number, verb, args]).encode() + b"\n")
+        return answer
+
+    async def call(self, kind: str, **fields: Any) -> Any:
+        """Have a command handled; returns its result."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.ask("call", kind, fields)
+
+    async def read(self, method: str, *args: int) -> Any:
+        """Call a compute method."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.ask("read", method, *args)
+
+    async def follow(self, value: Any, method: str, *args: int, within: float = PATIENCE) -> None:
+        """Wait until a compute method gives a value there, because the old one goes stale."""
+        async with asyncio.timeout(within):
+            await self.ask("follow", value, method, *args)
+
+    async def fault(self, point: str, action: str, **options: Any) -> None:
+        """Lay a fault ahead of it; see `tests.hosts.faults`."""
+        await self.ask("fault", {"point": point, "action": action, **options})
+
+    async def reached(self, point: str) -> None:
+        """Wait until it has come to a fault."""
+        found = await self._event("reached")
+        assert found == point
+
+    async def _event(self, kind: str) -> Any:
+        async with asyncio.timeout(PATIENCE):
+            waiting = asyncio.ensure_future(self._events[kind].get())
+            await asyncio.wait({waiting, self._listening}, return_when="FIRST_COMPLETED")
+            if waiting.done():
+                return waiting.result()
+            waiting.cancel()
+            raise HostGone(f"The host has ended:\n{self.log.read_text()[-3_000:]}")
+
+    # -- its end
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    async def gone(self) -> None:
+        """Wait until the process has ended."""
+        async with asyncio.timeout(PATIENCE):
+            await self._process.wait()
+            await self._listening
+        tell_reaper(f"-process {self._process.pid}")
+
+    async def kill(self) -> None:
+        """End it at once."""
+        if self.is_running:
+            self._process.kill()
+        await self.gone()
+
+    async def stop(self) -> None:
+        """End it in order, as a deployment does."""
+        if self.is_running:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        await self.gone()
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            number, event, value = json.loads(line)
+            if number is None:
+                self._events[event].put_nowait(value)
+                continue
+            answer = self._answers.pop(number)
+            if answer.done():
+                continue
+            if event == "ok":
+                answer.set_result(value)
+            else:
+                answer.set_exception(HostError(*value))
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(HostGone(f"The host ended; see {self.log}."))
+                answer.exception()  # whoever waits will see it; nobody has to
+
+
+class Hosts:
+    """Makes hosts on one database.
+
+    Args:
+        database: its URL.
+        folder: where they log to.
+    """
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        self.all: list[Host] = []
+
+    async def start(self, **setup: Any) -> Host:
+        """Start another one; see `tests.hosts.host.Setup`."""
+        host = Host(self.database, self.folder / f"host{len(self.all)}.log", **setup)
+        self.all.append(host)
+        return await host.start()
+
+    async def aclose(self) -> None:
+        for host in self.all:
+            await host.kill()
+
+
+@asynccontextmanager
+async def hosts_of(database: str, folder: Path) -> AsyncIterator[Hosts]:
+    """`Hosts` that all end with the block."""
+    hosts = Hosts(database, folder)
+    try:
+        yield hosts
+    finally:
+        await hosts.aclose()
