@@ -13,6 +13,7 @@ from afresh.operations.pipeline import Operations
 
 from .block import OperationBlock
 from .engines import EngineOptions, IsolationLevel, check_isolation
+from .entry import LogWriter
 from .read_only import ReadSession, read_session
 from .scope import DatabaseScope
 from .shards import Shard, open_shard
@@ -65,6 +66,7 @@ class Database:
         """Of all tables, those of the logs too."""
         self.tables: LogTables = find_log_tables(self.metadata) or add_log_tables(self.metadata)
         """The tables of the logs."""
+        self._log = LogWriter(self.tables.operations)
         self._log_commands = log_commands
         self._create_tables = create_tables
         self._shards: dict[str, Shard] = {
@@ -144,6 +146,7 @@ class Database:
         return DatabaseScope(
             self.shard(shard),
             self.tables,
+            self._log,
             operation,
             operations,
             slot,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
-from sqlalchemy.sql import Insert
 
 from afresh.commands import CommandContext
 from afresh.errors import InvalidStateError
@@ -25,6 +24,7 @@ from afresh.primitives.delays import RetryDelays
 from afresh.primitives.transience import Transience
 
 from .engines import IsolationLevel
+from .entry import LogWriter
 from .outgoing import MARKER, store_events
 from .shards import Shard
 from .tables import EventState, LogTables
@@ -48,6 +48,7 @@ class DatabaseScope:
     Args:
         shard: where it writes.
         tables: where operations and events are logged.
+        log: writes the entries of operations.
         operation: whose scope it is.
         operations: what the operation belongs to.
         slot: the command's; None outside of commands.
@@ -60,6 +61,7 @@ class DatabaseScope:
         self,
         shard: Shard,
         tables: LogTables,
+        log: LogWriter,
         operation: Operation,
         operations: Operations,
         slot: Slot | None,
@@ -73,6 +75,7 @@ class DatabaseScope:
         self.isolation: IsolationLevel | None = isolation
         self.writes: OperationWrites | None = writes
         self._tables = tables
+        self._log = log
         self._operations = operations
         self._slot = slot
         self._logs_commands = logs_commands
@@ -190,7 +193,9 @@ class DatabaseScope:
                 "due_at": operation.logged_at,
                 "value": "",
             }
-            await connection.execute(insert(self._tables.events).values(values), _LOG_OPTIONS)
+            await connection.execute(
+                insert(self._tables.events), values, execution_options=_LOG_OPTIONS
+            )
             return
         if self.writes is not None:
             operation.effects.changes = self.writes.collected()
@@ -204,10 +209,7 @@ class DatabaseScope:
             "command": command,
             "effects": operation.effects.encode(self._operations.services, self._operations.codec),
         }
-        result = await connection.execute(
-            _insert_operation(self._tables), values, execution_options=_LOG_OPTIONS
-        )
-        operation.index = result.inserted_primary_key[0]  # type: ignore[index]
+        operation.index = await self._log.write(connection, values)
 
     async def _is_logged(self) -> bool:
         """Whether the log has the operation, as seen by another connection.
@@ -290,12 +292,3 @@ class _Savepoint:
 
 _LOG_OPTIONS = {"touches": ()}
 """What is written to logs changes nothing that results are read from."""
-
-_inserts: dict[LogTables, Insert] = {}
-
-
-def _insert_operation(tables: LogTables) -> Insert:
-    found = _inserts.get(tables)
-    if found is None:
-        found = _inserts[tables] = insert(tables.operations)
-    return found
