@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import ExecutableDDLElement
 
 from afresh.errors import InvalidStateError
 
@@ -32,6 +33,7 @@ class _ReadSession(Session):
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         self.refuse_changes()
+        super().flush(objects)
 
     def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
         _refuse_write(statement)
@@ -56,7 +58,7 @@ class _ReadSession(Session):
 
 
 def _refuse_write(statement: Any) -> None:
-    if getattr(statement, "is_dml", False) or getattr(statement, "is_ddl", False):
+    if getattr(statement, "is_dml", False) or isinstance(statement, ExecutableDDLElement):
         raise InvalidStateError(WRITE_REFUSED)
 
 
