@@ -93,7 +93,7 @@ class _Line:
         if self._reason is None:
             self._reason = reason
             self._work.set()
-            if self._timeout is not None:
+            if self._timeout is not None and not self._timeout.expired():
                 self._timeout.reschedule(-math.inf)
 
     @contextlib.asynccontextmanager
@@ -199,6 +199,11 @@ class ChannelWatcher(Watcher):
         while not self._is_closing:
             try:
                 await self._converse()
+            except asyncio.CancelledError:
+                # Ours, or one that the library let out when it ended a connection.
+                if self._task is None or self._task.cancelling():
+                    raise
+                self._note_failure(ConnectionError("the connection was given up"))
             except Exception as error:  # whatever the library raises, the host goes on
                 self._note_failure(error)
             self._connected_at = None
@@ -259,6 +264,7 @@ class ChannelWatcher(Watcher):
         self._connections += 1
         self._error = None
         self._attempted.set()
+        self._work.set()  # something may have been left from the connection before
         self._wake_all()
 
     def _note_failure(self, error: Exception) -> None:

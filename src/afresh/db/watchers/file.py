@@ -104,10 +104,11 @@ class FileWatcher(Watcher):
 
     def _look(self) -> None:
         try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            self._add()
-            return
+            try:
+                status = self.path.stat()
+            except FileNotFoundError:
+                self.path.touch()
+                status = self.path.stat()
         except OSError as error:
             self._note_failure(error)
             return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoServersError
 
 from .channel import ChannelWatcher, channel_name
 
 __all__ = ["NatsWatcher"]
-
-_log = logging.getLogger("afresh.db")
 
 
 class NatsWatcher(ChannelWatcher):
@@ -45,15 +43,17 @@ class NatsWatcher(ChannelWatcher):
         self, hear: Callable[[str | bytes], None], lost: Callable[[str], None]
     ) -> _Connection:
         client = Client()
+        reason: Exception | None = None
 
         async def on_message(message: Msg) -> None:
             hear(message.data)
 
-        async def on_close() -> None:
-            lost(str(client.last_error or "the server closed the connection"))
-
         async def on_error(error: Exception) -> None:
-            _log.debug("The NATS watcher met an error.", exc_info=error)
+            nonlocal reason
+            reason = error
+
+        async def on_close() -> None:
+            lost(str(client.last_error or reason or "the server closed the connection"))
 
         connection = _Connection(client, self.channel)
         try:
@@ -61,14 +61,18 @@ class NatsWatcher(ChannelWatcher):
             await client.connect(
                 servers=self._servers,
                 allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
                 closed_cb=on_close,
                 error_cb=on_error,
                 **self._options,
             )
             await client.subscribe(self.channel, cb=on_message)
             await client.flush()
-        except BaseException:
+        except BaseException as error:
             await connection.aclose()
+            if isinstance(error, NoServersError) and reason is not None:
+                raise reason from None
             raise
         return connection
 
