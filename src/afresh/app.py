@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from afresh.commands import CommandCalls, Commander, CommandOf
 from afresh.errors import DefinitionError, InvalidStateError
-from afresh.operations import Operations, RetryPolicy
+from afresh.operations import Freshness, Operations, RetryPolicy
 from afresh.remote.cache import RemoteCache, open_cache
 from afresh.remote.kind import ComputeCalls
 from afresh.rpc.exceptions import ExceptionPolicy
@@ -228,6 +228,24 @@ class App:
         from afresh.testing.audit import audit
 
         return await audit(*self._services.values(), **options)
+
+    async def wait_until_fresh(self, token: str, timeout: float = 2) -> bool:
+        """Wait until this host has applied what a token tells of, and knows of nothing older.
+
+        Clients of `connect()` do it by themselves. For others, such as a plain HTTP API:
+        `current_operation().freshness` is what a command's answer would carry, as a text.
+
+        Args:
+            token: what an answer carried, of whatever host.
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether it is applied.
+
+        Raises:
+            ValueError: it is no token.
+        """
+        return await self.operations.freshness.wait(Freshness.parse(token), timeout)
 
     async def start(self) -> None:
         """Begin to follow what other hosts commit; `async with app` and `asgi()` do it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL, MetaData
@@ -14,10 +15,13 @@ from afresh.operations.pipeline import Operations
 from .block import OperationBlock
 from .engines import EngineOptions, IsolationLevel, check_isolation
 from .entry import LogWriter
+from .following import Following
+from .logs import OperationLogOptions
 from .read_only import ReadSession, read_session
 from .scope import DatabaseScope
 from .shards import Shard, open_shard
 from .tables import LogTables, add_log_tables, find_log_tables
+from .watchers import Watcher, open_watcher
 
 __all__ = ["Database"]
 
@@ -38,6 +42,10 @@ class Database:
         isolation: of operations' transactions; the database's own level unless given.
         create_tables: create the tables that are missing when the app starts.
         log_commands: write commands into the log of operations, as a record of who did what.
+        watcher: how hosts tell each other at once that a log has grown: an address of Redis, NATS
+            or PostgreSQL, "file", "polling" or "local", or a watcher. Unless given, LISTEN/NOTIFY
+            for PostgreSQL, a file beside the database for SQLite, and polling for others.
+        operation_log: how this host follows the log of operations.
         engines: how engines are made out of an address.
 
     Example:
@@ -56,6 +64,8 @@ class Database:
         isolation: IsolationLevel | None = None,
         create_tables: bool = False,
         log_commands: bool = True,
+        watcher: str | Watcher | None = None,
+        operation_log: OperationLogOptions | None = None,
         engines: EngineOptions | None = None,
     ) -> None:
         if isolation is not None:
@@ -73,6 +83,11 @@ class Database:
             "": open_shard("", url, database_name=name, options=engines)
         }
         self._operations: Operations | None = None
+        self._watcher_of = watcher
+        self._watcher: Watcher | None = None
+        self._operation_log = operation_log
+        self._followed: list[Following] = []
+        self._stop: Callable[[], None] = _nothing
 
     # -- what handlers and compute methods use
 
@@ -116,11 +131,7 @@ class Database:
                 op.session.add(OrderRow(user_id=command.user_id))
             ```
         """
-        if self._operations is None:
-            raise InvalidStateError(
-                f"{self!r} belongs to no app: make one with it, App(database=…)."
-            )
-        return OperationBlock(self, self._operations, shard, isolation or self.isolation)
+        return OperationBlock(self, self._attached(), shard, isolation or self.isolation)
 
     def shard(self, name: str = "") -> Shard:
         """Return a part of the database; the whole one where it has just one.
@@ -168,6 +179,13 @@ class Database:
         self._operations = operations
         operations.become_durable()
 
+    def _attached(self) -> Operations:
+        if self._operations is None:
+            raise InvalidStateError(
+                f"{self!r} belongs to no app: make one with it, App(database=…)."
+            )
+        return self._operations
+
     async def create_tables(self) -> None:
         """Create the tables of `metadata` that are missing, those of the logs among them."""
         for shard in self._shards.values():
@@ -175,19 +193,70 @@ class Database:
                 await connection.run_sync(self.metadata.create_all)
 
     async def start(self) -> None:
-        """Begin to follow what other hosts commit; an app does it."""
+        """Begin to follow what other hosts commit; an app does it.
+
+        Raises:
+            SchemaError: tables of the logs are missing.
+            InvalidStateError: no app has this database, or it was started already.
+        """
+        operations = self._attached()
+        if self._watcher is not None:
+            raise InvalidStateError(f"{self!r} was started already.")
         if self._create_tables:
             await self.create_tables()
+        shards = list(self._shards.values())
+        self._watcher = open_watcher(
+            self._watcher_of,
+            database_url=shards[0].write.url,
+            host_id=operations.host_id,
+            name=self.tables.operations.fullname,
+        )
+        await self._watcher.start()
+        self._stop = operations.completion.on_completed(self._tell)
+        for shard in shards:
+            following = Following(
+                shard,
+                self.tables,
+                operations,
+                self._watcher,
+                operation_log=self._operation_log,
+            )
+            self._followed.append(following)
+            await following.start()
+
+    def _tell(self, operation: Operation) -> None:
+        """Wake up the readers of all hosts: something stands in a log."""
+        if operation.log is None or operation.log[0] != self.name or self._watcher is None:
+            return
+        if operation.index is not None:
+            self._watcher.changed("operations", operation.log[1])
+        if operation.events:
+            self._watcher.changed("events", operation.log[1])
 
     def health(self) -> dict[str, Any]:
-        """Return how the database is followed; "shards" tells it of each."""
-        return {"name": self.name, "shards": {name: {} for name in self._shards}}
+        """Return how the logs are followed: the watcher, and what reads each shard."""
+        return {
+            "name": self.name,
+            "watcher": None if self._watcher is None else self._watcher.health(),
+            "shards": {each.shard.name: each.health() for each in self._followed},
+        }
 
     async def aclose(self) -> None:
         """End what runs in the background, and close all connections."""
+        self._stop()
+        for following in self._followed:
+            await following.aclose()
+        self._followed.clear()
+        if self._watcher is not None:
+            await self._watcher.aclose()
+            self._watcher = None
         for shard in self._shards.values():
             await shard.aclose()
 
     def __repr__(self) -> str:
         shard = next(iter(self._shards.values()))
         return f"<Database {self.name!r} at {shard.write.url!r}>"
+
+
+def _nothing() -> None:
+    """Stands for what ends something that was not begun."""

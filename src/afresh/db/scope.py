@@ -169,6 +169,7 @@ class DatabaseScope:
                 if is_refusal(error) or not await self._is_logged():
                     raise
             await self._close()
+        operation.log = self.shard.database_name, self.shard.name
         operation.is_committed = True
         if guard is not None:
             guard.is_used = True

@@ -7,6 +7,7 @@ from .codec import LogCodec
 from .completion import Completion
 from .effects import Effects
 from .events import OnConflict, OperationEvent
+from .freshness import Freshness, FreshnessGate
 from .identity import new_host_id, new_uuid
 from .logged import LoggedOperation
 from .operation import Operation, OperationScope, current_operation
@@ -20,6 +21,8 @@ __all__ = [
     "CommitGuard",
     "Completion",
     "Effects",
+    "Freshness",
+    "FreshnessGate",
     "LogCodec",
     "LoggedOperation",
     "OnConflict",

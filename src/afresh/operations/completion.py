@@ -151,8 +151,10 @@ class Completion:
         data = decode_effects(text)
         cause = f"operation {uuid} of {host_id}"
         apply_calls(data, self.services, cause)
-        if data.changes is not None and self.changes is not None:
-            self.changes.apply(decode_json(data.changes), cause)
+        if self.changes is not None:
+            changes = decode_json(data.changes)
+            if changes is not None:
+                self.changes.apply(changes, cause)
         for command, chain, items in data.replays:
             self._replay(Replay(self.codec.decode(command), chain, items), cause)
 

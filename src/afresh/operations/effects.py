@@ -50,12 +50,14 @@ class Mark(NamedTuple):
 class EffectsData(msgspec.Struct, omit_defaults=True):
     """Effects as they stand in the log."""
 
-    calls: list[tuple[str, str, msgspec.Raw | None]] = []
-    """The service, the method, and the arguments; all results of the method without those."""
-    changes: msgspec.Raw | None = None
+    calls: list[tuple[str, str, msgspec.Raw]] = []
+    """The service, the method, and the arguments; with null for those, all results of it."""
+    changes: msgspec.Raw = msgspec.Raw(b"null")
     """What changed in tables, as whoever tracks that wrote it."""
     replays: list[tuple[str, str | None, dict[str, Any]]] = []
 
+
+_NULL = msgspec.Raw(b"null")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(EffectsData).decode
@@ -108,7 +110,7 @@ class Effects:
         data = EffectsData()
         if self._calls:
             data.calls = [
-                (*services.name_of(table), encode_arguments(table, args))
+                (*services.name_of(table), encode_arguments(table, args) or _NULL)
                 for (table, _), args in self._calls.items()
             ]
         if self.changes is not None:
@@ -157,7 +159,7 @@ def apply_calls(data: EffectsData, services: Services, cause: str) -> int:
             continue  # another kind of host has it
         found += 1
         try:
-            key = None if arguments is None else (decode_key(table, arguments),)
+            key = None if arguments == _NULL else (decode_key(table, arguments),)
         except Exception:
             key = None
         if key is not None:

@@ -19,6 +19,7 @@ from afresh.primitives.transience import Transience
 
 from .effects import Effects, Mark
 from .events import OnConflict, OperationEvent, make_event
+from .freshness import Freshness, Log
 from .identity import new_uuid
 
 _log = logging.getLogger("afresh.operations")
@@ -66,6 +67,8 @@ class Operation:
         """The outermost command."""
         self.index: int | None = None
         """Its place in the log; None until it is committed, and if it is not stored."""
+        self.log: Log | None = None
+        """The log that it stands in: the names of the database and of the shard."""
         self.logged_at: datetime | None = None
         """When its commit began."""
         self.items: dict[str, Any] = {}
@@ -81,6 +84,13 @@ class Operation:
         self.is_committed: bool | None = None
         """Whether it happened; None while that is open."""
         self._when_done: list[Callable[[Operation], Awaitable[None] | None]] = []
+
+    @property
+    def freshness(self) -> Freshness:
+        """What a reader must have seen to see its changes; empty until it is committed."""
+        if not self.is_committed or self.log is None or self.index is None:
+            return Freshness()
+        return Freshness({self.log: self.index})
 
     def invalidating(self) -> RecordingInvalidations:
         """Open a block in which calling a compute method makes its result stale, on every host, as

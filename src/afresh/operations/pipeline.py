@@ -31,6 +31,7 @@ from afresh.primitives.transience import Transience, retry_delay_of
 from .codec import LogCodec
 from .completion import Completion
 from .effects import Replay
+from .freshness import FreshnessGate
 from .identity import new_host_id
 from .operation import OPERATION, Operation, Slot, slot_of
 from .retries import RetryPolicy
@@ -130,6 +131,8 @@ class Operations:
         """The names of compute methods, the same on every host."""
         self.codec: LogCodec = LogCodec(commander.registry)
         self.completion: Completion = Completion(commander, self.services, self.codec, self.host_id)
+        self.freshness: FreshnessGate = FreshnessGate()
+        """Lets readers wait for what they know of."""
         self.retried: int = 0
         """How many attempts followed upon one that failed."""
         self._is_durable = False
@@ -236,7 +239,12 @@ class Operations:
 
     def health(self) -> dict[str, Any]:
         """Return who this host is, and how many operations it has completed, retried and failed."""
-        return {"host": self.host_id, "retried": self.retried, **self.completion.health()}
+        return {
+            "host": self.host_id,
+            "retried": self.retried,
+            **self.completion.health(),
+            "freshness": self.freshness.health(),
+        }
 
     def __repr__(self) -> str:
         return f"<Operations of {self.host_id}>"

@@ -1,0 +1,74 @@
+"""What runs in the background for one shard: its logs are read and trimmed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from afresh.operations.pipeline import Operations
+
+from .logs import OperationLogReader
+from .shards import Shard
+from .tables import LogTables
+from .watchers import Watcher
+
+if TYPE_CHECKING:
+    from .logs import OperationLogOptions
+    from .logs.worker import Worker
+
+__all__ = ["Following"]
+
+
+class Following:
+    """Reads and trims the logs of one shard.
+
+    Args:
+        shard: whose logs.
+        tables: the tables of the logs.
+        operations: applies what was read, and handles the events.
+        watcher: tells when to look.
+        operation_log: how the log of operations is read.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        tables: LogTables,
+        operations: Operations,
+        watcher: Watcher,
+        *,
+        operation_log: OperationLogOptions | None,
+    ) -> None:
+        self.shard: Shard = shard
+        self._operations = operations
+        self._log = shard.database_name, shard.name
+        completion = operations.completion
+        self.operation_reader: OperationLogReader = OperationLogReader(
+            shard,
+            tables,
+            completion.apply,
+            abandon=completion.abandon,
+            lost_coverage=completion.lost_coverage,
+            host_id=operations.host_id,
+            watcher=watcher,
+            options=operation_log,
+        )
+        self._workers: dict[str, Worker] = {"operations": self.operation_reader}
+
+    async def start(self) -> None:
+        """Begin; returns when this host knows where in the log it stands."""
+        for worker in self._workers.values():
+            await worker.start()
+        self._operations.freshness.add(self._log, self.operation_reader.wait_for)
+
+    async def aclose(self) -> None:
+        """Stop."""
+        self._operations.freshness.remove(self._log)
+        for worker in reversed(self._workers.values()):
+            await worker.aclose()
+
+    def health(self) -> dict[str, Any]:
+        """Return how each part of it is doing."""
+        return {name: worker.health() for name, worker in self._workers.items()}
+
+    def __repr__(self) -> str:
+        return f"<Following of {self.shard!r}>"
