@@ -253,7 +253,10 @@ class App:
         Raises:
             SchemaError: the database lacks tables.
         """
-        if self._database is not None and not self._is_started:
+        if self._is_started:
+            return
+        self.operations.start()
+        if self._database is not None:
             await self._database.start()
         self._is_started = True
 

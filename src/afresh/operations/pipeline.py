@@ -9,6 +9,7 @@ leaves results stale.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -126,6 +127,7 @@ class Operations:
     ) -> None:
         self.commander: Commander = commander
         self.host_id: str = host_id or new_host_id()
+        self._named_here = os.getpid() if host_id is None else None
         self.retries: RetryPolicy = retries or RetryPolicy()
         self.services: Services = Services()
         """The names of compute methods, the same on every host."""
@@ -137,6 +139,15 @@ class Operations:
         """How many attempts followed upon one that failed."""
         self._is_durable = False
         commander.add(self, name="afresh")
+
+    def start(self) -> None:
+        """Begin to work as a host; the app does it.
+
+        A process that was forked since is a host of its own.
+        """
+        if self._named_here not in {None, os.getpid()}:
+            self.host_id = self.completion.host_id = new_host_id()
+            self._named_here = os.getpid()
 
     def become_durable(self) -> None:
         """Let all commands have operations: there is a database that they may write to."""
