@@ -267,6 +267,7 @@ async def test_what_a_trigger_does_is_added_by_name(engine: AsyncEngine) -> None
         write("users"),
     ]
     assert await writes_of(engine, select(Order), touches="users") == []
+    assert await writes_of(engine, statement, touches=()) == []
 
 
 async def test_statements_of_the_driver_and_ddl_change_everything(engine: AsyncEngine) -> None:
@@ -328,10 +329,9 @@ async def test_a_retried_attempt_starts_clean(session: AsyncSession) -> None:
         await session.flush()
         await session.rollback()
         assert recorder.writes == ()
-        recorder.close()
 
 
-async def test_all_tasks_of_a_connection_are_seen_and_no_other_connection(
+async def test_all_tasks_and_sessions_of_a_connection_are_seen_and_no_other_connection(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
     connection = await session.connection()
@@ -339,7 +339,7 @@ async def test_all_tasks_of_a_connection_are_seen_and_no_other_connection(
     await asyncio.create_task(session.execute(delete(Item).where(Item.order_id == 5)))
     async with AsyncSession(connection) as nested:
         await nested.execute(delete(Order).where(Order.user_id == 1))
-    recorder.close()
+    await session.commit()
     await session.execute(delete(User).where(User.id == 1))
     assert set(recorder.writes) == {write("items"), write("orders", row(user_id=1))}
 

@@ -7,6 +7,7 @@ there before may be behind the database.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,26 +25,25 @@ class FollowedSession:
     """A session whose objects tell what their rows have.
 
     Args:
-        session: from now on until `close`.
+        session: from now on.
     """
 
     __slots__ = ("_mappers", "_session", "_states")
 
     def __init__(self, session: AsyncSession | Session) -> None:
         sync = session.sync_session if isinstance(session, AsyncSession) else session
-        self._session: Session = sync
+        # The session has this as a listener: weakly, or they keep each other.
+        self._session = weakref.ref(sync)
         self._states: set[InstanceState[Any]] = set()
         self._mappers: dict[Table, set[Mapper[Any]]] = {}
         event.listen(sync, "loaded_as_persistent", self._arrived)
         event.listen(sync, "pending_to_persistent", self._arrived)
 
-    def close(self) -> None:
-        """Follow the session no more."""
-        event.remove(self._session, "loaded_as_persistent", self._arrived)
-        event.remove(self._session, "pending_to_persistent", self._arrived)
-
     def values(self, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
         """What the object of a row has, by column; None where there is none to trust."""
+        session = self._session()
+        if session is None:
+            return None
         for mapper in self._mappers.get(table, ()):
             by_property = {}
             for column, value in key.items():
@@ -57,7 +57,7 @@ class FollowedSession:
                 )
             except KeyError:
                 continue
-            found = self._session.identity_map.get(mapper.identity_key_from_primary_key(primary))
+            found = session.identity_map.get(mapper.identity_key_from_primary_key(primary))
             if found is None:
                 continue
             state = inspect(found)

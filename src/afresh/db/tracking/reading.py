@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
+
+from sqlalchemy import Connection
 
 from afresh.errors import InvalidStateError
 
 from .facts import Read
 
-__all__ = ["OnRead", "ReadRecorder", "current_reader"]
+__all__ = ["FindReader", "OnRead", "ReadRecorder", "Reader", "current_reader"]
+
+
+class Reader(Protocol):
+    """Whoever is told what statements read."""
+
+    def record(self, read: Read) -> None:
+        """Called with each read before its statement runs."""
+
+
+FindReader: TypeAlias = Callable[[Connection], Reader | None]
 
 OnRead: TypeAlias = Callable[[Read], None]
 
@@ -74,6 +86,6 @@ class ReadRecorder:
         self._token = None
 
 
-def current_reader() -> ReadRecorder | None:
+def current_reader(connection: Connection) -> ReadRecorder | None:
     """The recorder of the innermost block around, if any."""
     return _current.get()

@@ -18,10 +18,14 @@ from sqlalchemy.orm import Mapper
 
 from .facts import EVERYTHING, TableName
 
-__all__ = ["changes", "named_by_option", "only_reads", "table_name"]
+__all__ = ["changes", "is_control", "named_by_option", "only_reads", "table_name"]
 
 CHANGES = re.compile(
     r"\b(insert|update|delete|merge|replace|truncate|into|call|do|lock|copy|create|drop|alter)\b"
+)
+CONTROL = re.compile(
+    r"\s*(begin|start\s+transaction|commit|rollback|savepoint|release|pragma|set|show)\b[^;]*;?\s*",
+    re.IGNORECASE,
 )
 FOR_UPDATE = re.compile(r"\bfor\s+(no\s+key\s+)?update\b")
 
@@ -66,6 +70,11 @@ def named_by_option(
     things = [touches] if isinstance(touches, str) or not _is_many(touches) else list(touches)
     translate = options.get("schema_translate_map")
     return [name for thing in things for name in _names(database, thing, dialect, translate)]
+
+
+def is_control(statement: str) -> bool:
+    """Whether raw SQL is about the transaction or the connection, and about no rows."""
+    return CONTROL.fullmatch(statement) is not None and "select" not in statement.lower()
 
 
 def only_reads(statement: str) -> bool:

@@ -16,19 +16,25 @@ from sqlalchemy.sql.elements import SavepointClause
 from .changes import ChangePlan, plan_change
 from .facts import EVERYTHING, Read, TableName, Write
 from .queries import QueryPlan, plan_query
-from .reading import current_reader
-from .touches import named_by_option, only_reads, table_name
+from .reading import FindReader, current_reader
+from .touches import is_control, named_by_option, only_reads, table_name
 from .writing import WriteRecorder, writer_of
 
 __all__ = ["track"]
 
 
-def track(engine: AsyncEngine | Engine, database: str = "default") -> Callable[[], None]:
-    """Let the executions of an engine be seen by the recorders in whose blocks they run.
+def track(
+    engine: AsyncEngine | Engine,
+    database: str = "default",
+    reader: FindReader = current_reader,
+) -> Callable[[], None]:
+    """Let the executions of an engine be seen by readers, and by the recorders of connections.
 
     Args:
-        engine: whose executions; those outside of blocks cost next to nothing.
+        engine: whose executions; those that nobody looks at cost next to nothing.
         database: how the names of its tables begin; one name for each database, or shard.
+        reader: called before each execution, gives whoever is to be told what it reads; the
+            recorder of the block around, by default.
 
     Returns:
         A function that ends the tracking.
@@ -40,7 +46,7 @@ def track(engine: AsyncEngine | Engine, database: str = "default") -> Callable[[
         ```
     """
     sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    listeners = _Tracker(database).listeners()
+    listeners = _Tracker(database, reader).listeners()
     for name, listener in listeners.items():
         event.listen(sync, name, listener)
 
@@ -67,8 +73,9 @@ class _CachedQuery:
 class _Tracker:
     """The listeners of one engine, and the plans of its compiled statements."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, reader: FindReader) -> None:
         self.database = database
+        self.reader = reader
         self.everything = TableName(database, EVERYTHING)
         self.queries: WeakKeyDictionary[SQLCompiler, _CachedQuery] = WeakKeyDictionary()
         self.changes: WeakKeyDictionary[SQLCompiler, tuple[ChangePlan, int]] = WeakKeyDictionary()
@@ -97,7 +104,7 @@ class _Tracker:
         context: ExecutionContext | None,
         executemany: bool,
     ) -> None:
-        reader = current_reader()
+        reader = self.reader(connection)
         if reader is not None:
             for read in self.reads(connection, statement, context):
                 reader.record(read)
@@ -114,7 +121,9 @@ class _Tracker:
         if not isinstance(compiled, SQLCompiler):
             if compiled is not None:
                 return ()  # DDL
-            return self.unanalysed(named)
+            return () if is_control(statement) else self.unanalysed(named)
+        if named is not None and not named:
+            return ()
         cached = self.queries.get(compiled)
         if cached is None:
             cached = self.plan_query(compiled, connection)
@@ -208,6 +217,8 @@ class _Tracker:
         if plan.is_everything and named is None:
             writer.record(Write(self.everything))
             return
+        if named is not None and not named:
+            return
         if named is not None and plan.changes:
             for name in named:
                 writer.record(Write(name))
@@ -248,7 +259,7 @@ class _Tracker:
     def raw_change(
         self, writer: WriteRecorder, connection: Connection, statement: str, context: Any
     ) -> None:
-        if only_reads(statement):
+        if only_reads(statement) or is_control(statement):
             return
         options = context.execution_options if context is not None else {}
         named = named_by_option(self.database, options, connection.dialect)

@@ -38,7 +38,7 @@ class WriteRecorder:
     make a new recorder for each attempt of something that is retried.
 
     Args:
-        connection: whose statements count from now on, until `close`; started already.
+        connection: whose statements count from now on; started already.
         isolation: the level of its transaction, where that is known. It decides whether objects are
             trusted; see `follow`.
 
@@ -50,7 +50,6 @@ class WriteRecorder:
             session.add(Order(user_id=1))
             await session.flush()
             stale = index.touched(recorder.writes)
-            recorder.close()
         ```
     """
 
@@ -96,13 +95,6 @@ class WriteRecorder:
         """
         if self._is_stable:
             self._followed.append(FollowedSession(session))
-
-    def close(self) -> None:
-        """Record no more."""
-        self._connection.execution_options(**{_OPTION: None})
-        for followed in self._followed:
-            followed.close()
-        self._followed.clear()
 
     @property
     def writes(self) -> tuple[Write, ...]:
