@@ -1,19 +1,24 @@
-"""One database, or one part of a database that is spread over several: a shard and its engines.
+"""A shard: a database, or one of the parts that it is spread over, with its engines.
 
-Knows nothing of sessions and operations, which take their connections here.
+Knows nothing of sessions and operations, which take their connections here. Which shards there are
+is left to `shard_registry`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, event, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from afresh.errors import InvalidStateError
+from afresh.primitives.clock import current_clock
 
 from .engines import (
     Dialect,
@@ -29,13 +34,15 @@ from .engines import (
 
 __all__ = ["Shard", "open_shard"]
 
+_logger = logging.getLogger("afresh.db")
+
 
 class Shard:
     """A database with the two engines that work on it; made by `open_shard`.
 
     Args:
         name: what the shard is called; "" where there is just one.
-        database_name: how the names of its tables begin in what hosts tell each other.
+        database_name: what its database is called in what hosts tell each other.
         write: the engine of commands' transactions.
         read: the engine of reads.
         is_owned: whether closing the shard disposes of the engines.
@@ -65,6 +72,7 @@ class Shard:
         self.dialect = dialect_of(write.url)
         self._is_owned = is_owned
         self._is_closed = False
+        self._closing = asyncio.Lock()
         self._remove_folder = (
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             if folder is not None
@@ -105,21 +113,25 @@ class Shard:
                 f"The shard {self.name!r} was closed; open the database anew to use it."
             )
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, patience: float = 5.0) -> None:
         """Close the connections of engines that were made here; a temporary database goes.
 
         An engine that was handed in stays as it is. Closing again does nothing.
+
+        Args:
+            patience: for how many seconds to wait for connections that are still in use.
         """
         self._is_closed = True
-        try:
-            if self._is_owned:
-                try:
-                    await self.read.dispose()
-                finally:
-                    await self.write.dispose()
-        finally:
-            if self._remove_folder is not None:
-                self._remove_folder()
+        async with self._closing:
+            try:
+                if self._is_owned:
+                    try:
+                        await _dispose(self.read, patience)
+                    finally:
+                        await _dispose(self.write, patience)
+            finally:
+                if self._remove_folder is not None:
+                    self._remove_folder()
 
     @property
     def is_closed(self) -> bool:
@@ -143,7 +155,7 @@ def open_shard(
         name: what it is called; "" where there is just one.
         database: a URL, or an engine that the caller made and goes on owning. A URL of SQLite
             without a file gives a temporary one, which goes when the shard is closed.
-        database_name: how the names of its tables begin in what hosts tell each other.
+        database_name: what its database is called in what hosts tell each other.
         options: how engines are made out of a URL.
 
     Raises:
@@ -172,3 +184,45 @@ def open_shard(
         is_owned=True,
         folder=folder,
     )
+
+
+async def _dispose(engine: AsyncEngine, patience: float) -> None:
+    try:
+        if not await _all_returned(engine, patience):
+            _logger.warning(
+                "Connections of %r are in use, %s s after it was to be closed; close the sessions "
+                "and connections that you open, best with `async with`.",
+                engine.url,
+                patience,
+            )
+    finally:
+        # Nobody else closes what comes back to a pool that was disposed of.
+        event.listen(engine.pool, "checkin", _close_connection)
+        await engine.dispose()
+
+
+def _close_connection(connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.invalidate()
+
+
+async def _all_returned(engine: AsyncEngine, patience: float) -> bool:
+    pool = engine.pool
+    if not isinstance(pool, QueuePool) or not pool.checkedout():
+        return True
+    changed = asyncio.Event()
+
+    def note(*_: object) -> None:
+        changed.set()
+
+    event.listen(pool, "checkin", note)
+    clock = current_clock()
+    due = clock.now() + patience
+    timer = clock.call_later(patience, changed.set)
+    try:
+        while pool.checkedout() and clock.now() < due:
+            changed.clear()
+            await changed.wait()
+    finally:
+        timer.cancel()
+        event.remove(pool, "checkin", note)
+    return not pool.checkedout()
