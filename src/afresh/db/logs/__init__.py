@@ -4,12 +4,19 @@ Each part works by itself, from `start()` to `aclose()`; `Database` puts them to
 shard.
 """
 
+from .event_log import DeadEvent
+from .event_reader import EventLogReader
 from .operation_reader import OperationLogReader
 from .options import EventLogOptions, OperationLogOptions, TrimOptions
+from .trimmers import EventTrimmer, OperationTrimmer
 
 __all__ = [
+    "DeadEvent",
     "EventLogOptions",
+    "EventLogReader",
+    "EventTrimmer",
     "OperationLogOptions",
     "OperationLogReader",
+    "OperationTrimmer",
     "TrimOptions",
 ]

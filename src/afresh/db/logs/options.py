@@ -9,13 +9,14 @@ from typing import Any
 __all__ = ["EventLogOptions", "OperationLogOptions", "TrimOptions"]
 
 
-def _check(options: Any) -> None:
+def _check(options: Any, *positive: str) -> None:
     for field in fields(options):
         number = getattr(options, field.name)
-        if not (isinstance(number, int | float) and 0 <= number < math.inf):
+        if not 0 <= number < math.inf or (number == 0 and field.name in positive):
+            least = "above 0" if field.name in positive else "0 or more"
             raise ValueError(
-                f"{type(options).__name__}: {field.name} is {number!r}; pass a finite number, 0 or "
-                "more."
+                f"{type(options).__name__}: {field.name} is {number!r}; pass a finite number, "
+                f"{least}."
             )
 
 
@@ -65,7 +66,16 @@ class OperationLogOptions:
     warn_above: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check(
+            self,
+            "check_period",
+            "batch",
+            "largest_batch",
+            "concurrency",
+            "apply_timeout",
+            "gap_check",
+            "slow_retry",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,29 +84,34 @@ class EventLogOptions:
 
     Args:
         check_period: events that are due are looked for at least this often, ±10 %.
-        concurrency: how many events this host processes at once; at most half of the connections
-            for commands.
-        lease: how long a host has an event to itself; it renews its lease in time for as long as
-            the event is processed. After this, others take over from a host that died.
+        concurrency: how many events this host processes at once; at most half as many as there are
+            connections for commands.
+        lease: how long a host has an event to itself. After this, others take over from a host that
+            died. While an event is processed its lease is renewed when 60 % of it are over; a
+            handler that works longer than that in one transaction above READ COMMITTED fails then,
+            as the event has changed for it.
         timeout: how long processing one event may take.
-        attempts: after so many failures an event is dead.
+        attempts: an event that was begun so often, without success, is dead.
         retry: the pause before the second attempt; it doubles with each further one.
         longest_retry: the longest pause, before ±10 %.
-        unknown_retry: the pause before a host that does not know a type of events looks at one
-            again; a newer host may take it meanwhile. These do not count as attempts.
+        unknown_retry: the pause after a host that can't handle an event, as it does not know the
+            type or has no handler, has looked at it; this does not count as an attempt.
+        closing: how long `aclose()` waits for events that are being processed, before it cancels
+            and gives them back.
     """
 
     check_period: float = 5.0
     concurrency: int = 32
     lease: float = 30.0
     timeout: float = 300.0
-    attempts: int = 5
+    attempts: int = 10
     retry: float = 1.0
-    longest_retry: float = 60.0
+    longest_retry: float = 300.0
     unknown_retry: float = 30.0
+    closing: float = 5.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check(self, "check_period", "concurrency", "lease", "timeout", "attempts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,159 @@
+"""Looks whether a database has the tables of the logs, as they are declared.
+
+Before anything is written to them, so that a forgotten migration shows at the start and in one
+message. Only what afresh relies on is compared: names of indexes, comments and further tables are
+up to their owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Inspector,
+    Integer,
+    String,
+    Table,
+    Text,
+    inspect,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import TypeEngine
+
+from afresh.errors import SchemaError
+
+from .tables import LogTables
+
+__all__ = ["check_tables"]
+
+_TEXT_SIZES = {"TINYTEXT": 255, "TEXT": 65_535, "MEDIUMTEXT": 16_777_215}
+"""How long the texts of MySQL are, LONGTEXT aside."""
+_NEEDED_TEXT = 1_000_000
+
+
+async def check_tables(engine: AsyncEngine, tables: LogTables) -> None:
+    """Make sure that a database has the tables of the logs, with all that matters.
+
+    Args:
+        engine: of the database.
+        tables: as they are to be.
+
+    Raises:
+        SchemaError: something is missing or different; the message lists all of it, and says what
+            to do.
+    """
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_differences, tables)
+    if found:
+        listed = "\n".join(f"  - {each}" for each in found)
+        raise SchemaError(
+            f"The database {engine.url!r} is not as the logs of operations and events need it:\n"
+            f"{listed}\n"
+            "Write a migration (alembic revision --autogenerate, with these tables in the "
+            "target_metadata, finds most of it). Where the tables are missing altogether, "
+            "await database.create_tables() creates them."
+        )
+
+
+def _differences(connection: Connection, tables: LogTables) -> list[str]:
+    inspector = inspect(connection)
+    found = []
+    for table in (tables.operations, tables.events):
+        if not inspector.has_table(table.name, schema=table.schema):
+            found.append(f"there is no table {table.fullname}")
+            continue
+        differences = _differences_of(inspector, table, connection.dialect)
+        found += [f"{table.fullname} {difference}" for difference in differences]
+    if connection.dialect.name == "sqlite" and _reuses_indexes(connection, tables.operations):
+        found.append(
+            f"{tables.operations.fullname} must be made with AUTOINCREMENT "
+            "(sqlite_autoincrement=True), or else SQLite gives the index of a deleted row to "
+            "another one"
+        )
+    return found
+
+
+def _differences_of(inspector: Inspector, table: Table, dialect: Dialect) -> Iterator[str]:
+    there = {each["name"]: each for each in inspector.get_columns(table.name, schema=table.schema)}
+    for column in table.columns:
+        found = there.pop(column.name, None)
+        if found is None:
+            yield f"has no column {column.name}"
+            continue
+        wanted = column.type.dialect_impl(dialect)
+        problem = _type_problem(getattr(wanted, "impl", wanted), found["type"])
+        if problem is not None:
+            yield f"has a column {column.name} {problem}"
+        if column.nullable and not found["nullable"]:
+            yield f"has a column {column.name} that must allow NULL, and doesn't"
+        needs_default = column.server_default is not None and not column.primary_key
+        if needs_default and found.get("default") is None and not found["nullable"]:
+            yield f"has a column {column.name} that needs a default, and has none"
+    for name, found in there.items():
+        is_given = found.get("default") is not None or found.get("identity") is not None
+        if not (found["nullable"] or is_given or found.get("computed") is not None):
+            yield f"has a column {name} that afresh does not know, and that has no default"
+    yield from _missing_keys(inspector, table)
+
+
+def _type_problem(wanted: TypeEngine[Any], found: TypeEngine[Any]) -> str | None:
+    if isinstance(wanted, DateTime):
+        if not isinstance(found, DateTime):
+            return f"of type {found!r} in place of a date and time"
+        if getattr(wanted, "fsp", None) and not getattr(found, "fsp", None):
+            return "without fractions of seconds: it must be DATETIME(6)"
+        if wanted.timezone and not found.timezone and _tells_time_zones(found):
+            return "without time zone: it must be TIMESTAMP WITH TIME ZONE"
+        return None
+    if isinstance(wanted, Text):
+        if not isinstance(found, String):
+            return f"of type {found!r} in place of a text"
+        size = _TEXT_SIZES.get(type(found).__name__, found.length or _NEEDED_TEXT)
+        if size < _NEEDED_TEXT and type(wanted).__name__ == "LONGTEXT":
+            return f"of type {found!r}, which is too short: it must be LONGTEXT"
+        return None
+    if isinstance(wanted, String):
+        if not isinstance(found, String):
+            return f"of type {found!r} in place of {wanted!r}"
+        if found.length is not None and found.length < (wanted.length or 0):
+            return f"of length {found.length}, which must be {wanted.length}"
+        return None
+    if isinstance(wanted, Integer) and not isinstance(found, Integer):
+        return f"of type {found!r} in place of a whole number"
+    return None
+
+
+def _tells_time_zones(found: TypeEngine[Any]) -> bool:
+    return type(found).__module__.startswith("sqlalchemy.dialects.postgresql")
+
+
+def _missing_keys(inspector: Inspector, table: Table) -> Iterator[str]:
+    name, schema = table.name, table.schema
+    key = tuple(inspector.get_pk_constraint(name, schema)["constrained_columns"])
+    wanted_key = tuple(column.name for column in table.primary_key)
+    if key != wanted_key:
+        yield f"must have the primary key ({', '.join(wanted_key)}), not ({', '.join(key)})"
+    indexes = inspector.get_indexes(name, schema)
+    covered = [tuple(each["column_names"]) for each in indexes] + [key]
+    unique = [tuple(each["column_names"]) for each in indexes if each["unique"]] + [key]
+    unique += [
+        tuple(each["column_names"]) for each in inspector.get_unique_constraints(name, schema)
+    ]
+    for column in table.columns:
+        if column.unique and (column.name,) not in unique:
+            yield f"must not have the same {column.name} twice: it lacks a unique constraint"
+    for index in table.indexes:
+        columns = tuple(column.name for column in index.columns)
+        if not any(each[: len(columns)] == columns for each in covered):
+            yield f"has no index on ({', '.join(columns)})"
+
+
+def _reuses_indexes(connection: Connection, table: Table) -> bool:
+    statement = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :name")
+    made: str | None = connection.execute(statement, {"name": table.name}).scalar()
+    return made is not None and "AUTOINCREMENT" not in made.upper()
