@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import URL, MetaData
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from afresh.errors import InvalidStateError
 from afresh.operations.operation import Operation, Slot
 from afresh.operations.pipeline import Operations
+from afresh.primitives.clock import current_clock
+from afresh.primitives.delays import RetryDelays
+from afresh.primitives.tasks import start_background
 
 from .block import OperationBlock
 from .engines import EngineOptions, IsolationLevel, check_isolation
 from .entry import LogWriter
-from .following import Following
-from .logs import OperationLogOptions
+from .following import Following, FollowOptions
+from .logs import EventLogOptions, OperationLogOptions
 from .read_only import ReadSession, read_session
 from .scope import DatabaseScope
-from .shards import Shard, open_shard
+from .shard_registry import ShardRegistry
+from .shards import Shard
 from .tables import LogTables, add_log_tables, find_log_tables
+from .tracked import OperationWrites, TrackedReads
 from .watchers import Watcher, open_watcher
 
 __all__ = ["Database"]
+
+_log = logging.getLogger("afresh.db")
+
+_RETRIES = RetryDelays.exponential(0.25, 5)
+_CREATIONS = 5
 
 
 class Database:
@@ -35,10 +48,13 @@ class Database:
     Args:
         url: its address, for SQLAlchemy's asyncio: ``sqlite+aiosqlite:///shop.db``,
             ``postgresql+asyncpg://…``, ``mysql+asyncmy://…``; or an engine, which stays yours. A
-            SQLite address without a file is a temporary one.
+            SQLite address without a file is a temporary one. Several, by their names, are its
+            shards; more can be added to `shards`.
         metadata: of your models; the tables of the logs are added to it. Without it they have one
             of their own.
         name: tells it from other databases of the app.
+        track: let what compute methods read go stale by itself when operations change it, so that
+            nobody need write what a command makes stale.
         isolation: of operations' transactions; the database's own level unless given.
         create_tables: create the tables that are missing when the app starts.
         log_commands: write commands into the log of operations, as a record of who did what.
@@ -46,6 +62,7 @@ class Database:
             or PostgreSQL, "file", "polling" or "local", or a watcher. Unless given, LISTEN/NOTIFY
             for PostgreSQL, a file beside the database for SQLite, and polling for others.
         operation_log: how this host follows the log of operations.
+        event_log: how it takes part in handling events.
         engines: how engines are made out of an address.
 
     Example:
@@ -57,15 +74,17 @@ class Database:
 
     def __init__(
         self,
-        url: str | URL | AsyncEngine,
+        url: str | URL | AsyncEngine | Mapping[str, str | URL | AsyncEngine],
         *,
         metadata: MetaData | None = None,
         name: str = "default",
+        track: bool = False,
         isolation: IsolationLevel | None = None,
         create_tables: bool = False,
         log_commands: bool = True,
         watcher: str | Watcher | None = None,
         operation_log: OperationLogOptions | None = None,
+        event_log: EventLogOptions | None = None,
         engines: EngineOptions | None = None,
     ) -> None:
         if isolation is not None:
@@ -76,17 +95,22 @@ class Database:
         """Of all tables, those of the logs too."""
         self.tables: LogTables = find_log_tables(self.metadata) or add_log_tables(self.metadata)
         """The tables of the logs."""
+        self.shards: ShardRegistry = ShardRegistry(database_name=name, options=engines)
+        """The parts of the database; one, named "", unless there are several."""
+        for shard, address in (url if isinstance(url, Mapping) else {"": url}).items():
+            self.shards.add(shard, address)
+        self.tracked: TrackedReads | None = TrackedReads() if track else None
+        """What results were read from, where that is tracked."""
+        self._untrack: dict[Shard, Callable[[], None]] = {}
         self._log = LogWriter(self.tables.operations)
         self._log_commands = log_commands
         self._create_tables = create_tables
-        self._shards: dict[str, Shard] = {
-            "": open_shard("", url, database_name=name, options=engines)
-        }
         self._operations: Operations | None = None
         self._watcher_of = watcher
         self._watcher: Watcher | None = None
-        self._operation_log = operation_log
-        self._followed: list[Following] = []
+        self._follow_options = FollowOptions(operation_log, event_log)
+        self._followed: dict[Shard, Following] = {}
+        self._keeper: asyncio.Task[None] | None = None
         self._stop: Callable[[], None] = _nothing
 
     # -- what handlers and compute methods use
@@ -139,12 +163,10 @@ class Database:
         Raises:
             LookupError: there is none of that name.
         """
-        try:
-            return self._shards[name]
-        except KeyError:
-            raise LookupError(
-                f"{self!r} has no shard {name!r}, but {', '.join(map(repr, self._shards))}."
-            ) from None
+        shard = self.shards.use(name)
+        if self.tracked is not None and shard not in self._untrack:
+            self._untrack[shard] = self.tracked.track([shard.write, shard.read], _place(shard))
+        return shard
 
     def _scope(
         self,
@@ -162,7 +184,7 @@ class Database:
             operations,
             slot,
             isolation=isolation,
-            writes=None,
+            writes=None if self.tracked is None else OperationWrites(isolation),
             logs_commands=self._log_commands,
         )
 
@@ -177,6 +199,7 @@ class Database:
         if self._operations is not None and self._operations is not operations:
             raise InvalidStateError(f"{self!r} belongs to another app; make one for each.")
         self._operations = operations
+        operations.completion.changes = self.tracked
         operations.become_durable()
 
     def _attached(self) -> Operations:
@@ -186,43 +209,97 @@ class Database:
             )
         return self._operations
 
-    async def create_tables(self) -> None:
-        """Create the tables of `metadata` that are missing, those of the logs among them."""
-        for shard in self._shards.values():
-            async with shard.write.begin() as connection:
-                await connection.run_sync(self.metadata.create_all)
+    async def create_tables(self, shard: str | None = None) -> None:
+        """Create the tables of `metadata` that are missing, those of the logs among them.
+
+        Args:
+            shard: where; everywhere if None.
+        """
+        for name in list(self.shards) if shard is None else [shard]:
+            engine = self.shard(name).write
+            for attempt in range(1, _CREATIONS + 1):
+                try:
+                    async with engine.begin() as connection:
+                        await connection.run_sync(self.metadata.create_all)
+                    break
+                except DBAPIError:  # another host creates them at this moment
+                    if attempt == _CREATIONS:
+                        raise
+                    await current_clock().sleep(_RETRIES[attempt])
 
     async def start(self) -> None:
         """Begin to follow what other hosts commit; an app does it.
 
         Raises:
-            SchemaError: tables of the logs are missing.
+            SchemaError: tables of the logs are missing, or are not as they must be.
             InvalidStateError: no app has this database, or it was started already.
         """
         operations = self._attached()
         if self._watcher is not None:
             raise InvalidStateError(f"{self!r} was started already.")
-        if self._create_tables:
-            await self.create_tables()
-        shards = list(self._shards.values())
+        first = next(iter(self.shards), None)
         self._watcher = open_watcher(
             self._watcher_of,
-            database_url=shards[0].write.url,
+            database_url="" if first is None else self.shard(first).write.url,
             host_id=operations.host_id,
             name=self.tables.operations.fullname,
         )
         await self._watcher.start()
         self._stop = operations.completion.on_completed(self._tell)
-        for shard in shards:
+        await self._follow(self._watcher)
+        self._keeper = start_background(
+            self._keep_following(self._watcher), name=f"shards of {self.name}"
+        )
+
+    async def _keep_following(self, watcher: Watcher) -> None:
+        """Follow shards that come, and no longer those that go."""
+        failures = 0
+        while True:
+            states = self.shards.used_names.computed, self.shards.event_names.computed
+            try:
+                await self._follow(watcher)
+                failures = 0
+            except Exception:
+                failures += 1
+                _log.exception("A shard of %r can't be followed; it is tried again.", self)
+                await current_clock().sleep(_RETRIES[failures])
+                continue
+            changes = [asyncio.ensure_future(state.when_invalidated()) for state in states]
+            try:
+                await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for change in changes:
+                    change.cancel()
+
+    async def _follow(self, watcher: Watcher) -> None:
+        with_events = self.shards.event_names.value
+        wanted = {self.shard(name): name for name in self.shards.used_names.value | with_events}
+        for shard, following in list(self._followed.items()):
+            if shard not in wanted or following.handles_events != (shard.name in with_events):
+                del self._followed[shard]
+                await following.aclose()
+        for shard in self._untrack.keys() - wanted.keys():
+            self._untrack.pop(shard)()
+        for shard, name in wanted.items():
+            if shard in self._followed:
+                continue
+            if self._create_tables:
+                await self.create_tables(name)
             following = Following(
                 shard,
                 self.tables,
-                operations,
-                self._watcher,
-                operation_log=self._operation_log,
+                self._attached(),
+                watcher,
+                self._follow_options,
+                handles_events=name in with_events,
             )
-            self._followed.append(following)
-            await following.start()
+            self._followed[shard] = following
+            try:
+                await following.start()
+            except BaseException:
+                del self._followed[shard]
+                await following.aclose()
+                raise
 
     def _tell(self, operation: Operation) -> None:
         """Wake up the readers of all hosts: something stands in a log."""
@@ -238,24 +315,34 @@ class Database:
         return {
             "name": self.name,
             "watcher": None if self._watcher is None else self._watcher.health(),
-            "shards": {each.shard.name: each.health() for each in self._followed},
+            "shards": {shard.name: each.health() for shard, each in self._followed.items()},
         }
 
     async def aclose(self) -> None:
         """End what runs in the background, and close all connections."""
         self._stop()
-        for following in self._followed:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        for following in self._followed.values():
             await following.aclose()
         self._followed.clear()
         if self._watcher is not None:
             await self._watcher.aclose()
             self._watcher = None
-        for shard in self._shards.values():
-            await shard.aclose()
+        for untrack in self._untrack.values():
+            untrack()
+        self._untrack.clear()
+        await self.shards.aclose()
 
     def __repr__(self) -> str:
-        shard = next(iter(self._shards.values()))
-        return f"<Database {self.name!r} at {shard.write.url!r}>"
+        return f"<Database {self.name!r} of {', '.join(map(repr, self.shards)) or 'no shards'}>"
+
+
+def _place(shard: Shard) -> str:
+    """How the names of the tables of a shard begin in what hosts tell each other."""
+    return f"{shard.database_name}/{shard.name}" if shard.name else shard.database_name
 
 
 def _nothing() -> None:

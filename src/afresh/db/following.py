@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from afresh.operations.pipeline import Operations
 
-from .logs import OperationLogReader
+from .logs import EventLogOptions, EventLogReader, OperationLogOptions, OperationLogReader
 from .shards import Shard
 from .tables import LogTables
 from .watchers import Watcher
 
 if TYPE_CHECKING:
-    from .logs import OperationLogOptions
     from .logs.worker import Worker
 
-__all__ = ["Following"]
+__all__ = ["FollowOptions", "Following"]
+
+
+@dataclass(frozen=True, slots=True)
+class FollowOptions:
+    """How logs are read; the usual where it is None."""
+
+    operations: OperationLogOptions | None = None
+    events: EventLogOptions | None = None
 
 
 class Following:
@@ -26,7 +34,8 @@ class Following:
         tables: the tables of the logs.
         operations: applies what was read, and handles the events.
         watcher: tells when to look.
-        operation_log: how the log of operations is read.
+        options: how logs are read.
+        handles_events: whether this host takes part in that.
     """
 
     def __init__(
@@ -35,10 +44,12 @@ class Following:
         tables: LogTables,
         operations: Operations,
         watcher: Watcher,
+        options: FollowOptions,
         *,
-        operation_log: OperationLogOptions | None,
+        handles_events: bool,
     ) -> None:
         self.shard: Shard = shard
+        self.handles_events: bool = handles_events
         self._operations = operations
         self._log = shard.database_name, shard.name
         completion = operations.completion
@@ -50,9 +61,20 @@ class Following:
             lost_coverage=completion.lost_coverage,
             host_id=operations.host_id,
             watcher=watcher,
-            options=operation_log,
+            options=options.operations,
+        )
+        self.event_reader: EventLogReader = EventLogReader(
+            shard,
+            tables,
+            operations.commander,
+            operations.codec,
+            host_id=operations.host_id,
+            watcher=watcher,
+            options=options.events,
         )
         self._workers: dict[str, Worker] = {"operations": self.operation_reader}
+        if handles_events:
+            self._workers["events"] = self.event_reader
 
     async def start(self) -> None:
         """Begin; returns when this host knows where in the log it stands."""

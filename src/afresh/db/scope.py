@@ -185,6 +185,8 @@ class DatabaseScope:
 
     async def _store(self, connection: AsyncConnection) -> None:
         operation = self.operation
+        if self.writes is not None:
+            operation.effects.changes = self.writes.collected()
         if not operation.is_stored:
             # Not for others, but whether it was committed can be seen.
             values = {
@@ -198,8 +200,6 @@ class DatabaseScope:
                 insert(self._tables.events), values, execution_options=_LOG_OPTIONS
             )
             return
-        if self.writes is not None:
-            operation.effects.changes = self.writes.collected()
         command = None
         if operation.command is not None and self._logs_commands:
             command = self._operations.codec.encode(operation.command)
