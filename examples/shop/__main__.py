@@ -42,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     page.set_defaults(run=only_page)
 
     terminal = commands.add_parser("terminal", help="the shop in a terminal, as a client")
-    connecting(terminal, "ws://127.0.0.1:8080/plain/rpc/ws")
+    connecting(terminal, "ws://127.0.0.1:8080/rpc/ws")
     terminal.add_argument("--user", choices=USERS, default="alice", help="who you are")
     terminal.set_defaults(run=only_terminal)
     return parser

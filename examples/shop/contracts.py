@@ -8,8 +8,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
+from uuid import uuid4
 
-from afresh import Client, ComputeService, compute_method, rpc_error
+from msgspec import field
+
+from afresh import Client, Command, ComputeService, command_handler, compute_method, rpc_error
+from afresh.rpc import rpc_method
 
 USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
 
@@ -57,12 +62,42 @@ class Order:
         return sum(line.amount for line in self.lines)
 
 
+Status = Literal["placed", "packed"]
+"""How far an order is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sold:
     """What was sold of something: pieces, and cents taken."""
 
     pieces: int
     amount: int
+
+
+class Deliver(Command[None], frozen=True):
+    """A delivery arrives: so many pieces of each product."""
+
+    pieces: int
+
+
+class PutIntoBasket(Command[None], frozen=True):
+    """Have so many pieces of a product in the basket; none takes it out."""
+
+    user_id: str
+    product_id: str
+    quantity: int
+
+
+class PlaceOrder(Command[Order], frozen=True):
+    """Turn the user's basket into an order.
+
+    The id is for this one wish: sent again, as a client does whose server was gone before it
+    answered, the command gives the order that is there already.
+    """
+
+    user_id: str
+    note: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex)
 
 
 class Products(ComputeService):
@@ -81,9 +116,10 @@ class Stock(ComputeService):
     async def left(self, product_id: str) -> int:
         """How many pieces are left."""
 
+    @rpc_method(survive_reconnect=False)  # rather no delivery than two
+    @command_handler
     @abstractmethod
-    async def deliver(self, pieces: int) -> None:
-        """A delivery arrives: so many pieces of each product."""
+    async def deliver(self, command: Deliver) -> None: ...
 
 
 class Baskets(ComputeService):
@@ -101,9 +137,9 @@ class Baskets(ComputeService):
     async def total(self, user_id: str) -> int:
         """The sum in cents."""
 
+    @command_handler
     @abstractmethod
-    async def put(self, user_id: str, product_id: str, quantity: int) -> None:
-        """Have so many of a product in the basket; none takes it out."""
+    async def put(self, command: PutIntoBasket) -> None: ...
 
 
 class Orders(ComputeService):
@@ -120,9 +156,14 @@ class Orders(ComputeService):
     @abstractmethod
     async def get(self, order_id: int) -> Order: ...
 
+    @compute_method
     @abstractmethod
-    async def place(self, user_id: str, note: str = "") -> int:
-        """Turn the user's basket into an order, and return its number.
+    async def status(self, order_id: int) -> Status: ...
+
+    @command_handler
+    @abstractmethod
+    async def place(self, command: PlaceOrder) -> Order:
+        """Take what the basket holds from the stock.
 
         Raises:
             ShopError: the basket is empty, or holds more than there is.
@@ -139,6 +180,13 @@ class Sales(ComputeService):
     async def total(self) -> Sold: ...
 
 
+class Worker(ComputeService):
+    @compute_method
+    @abstractmethod
+    async def pid(self) -> int:
+        """Which process serves the client; another one when that was replaced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
     """The shop's services, wherever they run."""
@@ -148,6 +196,7 @@ class Shop:
     baskets: Baskets
     orders: Orders
     sales: Sales
+    worker: Worker
 
 
 def shop_of(client: Client) -> Shop:
@@ -158,4 +207,5 @@ def shop_of(client: Client) -> Shop:
         client.service(Baskets),
         client.service(Orders),
         client.service(Sales),
+        client.service(Worker),
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
-from sqlalchemy import ForeignKey, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, String, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from afresh.db import Database
+from afresh.db.tables import UtcTimestamp
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map = {str: String(100), datetime: UtcTimestamp}  # noqa: RUF012
 
 
 class ProductRow(Base):
@@ -31,24 +35,30 @@ class BasketRow(Base):
     quantity: Mapped[int]
 
 
-class OrderRow(Base):
-    __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(index=True)
-    note: Mapped[str]
-    placed_at: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
-
-
 class OrderLineRow(Base):
     __tablename__ = "order_lines"
-    order_id: Mapped[int] = mapped_column(ForeignKey(OrderRow.id), primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
     product_id: Mapped[str] = mapped_column(ForeignKey(ProductRow.id), primary_key=True)
     quantity: Mapped[int]
     price: Mapped[int]
 
 
+class OrderRow(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    command_id: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    note: Mapped[str]
+    status: Mapped[str] = mapped_column(default="placed")
+    placed_at: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
+    lines: Mapped[list[OrderLineRow]] = relationship(
+        lazy="selectin", order_by=OrderLineRow.product_id
+    )
+
+
+_COLUMNS = ("id", "name", "unit", "icon", "hue", "price", "stock")
 _PRODUCTS = [
-    # id, name, unit, icon, hue of its picture, price in cents, pieces in stock
+    # hue: of the picture; price: in cents; stock: in pieces
     ("espresso", "Espresso beans", "250 g bag", "coffee", 28, 980, 24),
     ("darjeeling", "First flush Darjeeling", "100 g tin", "emoji_food_beverage", 152, 1250, 12),
     ("croissant", "Butter croissants", "Box of 4", "bakery_dining", 40, 640, 8),
@@ -60,31 +70,24 @@ _PRODUCTS = [
 ]
 
 
-class Database:
-    """The shop's database; `open()` it before use, `close()` it after.
-
-    Args:
-        url: of any database that SQLAlchemy's asyncio API can talk to.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.engine = create_async_engine(url)
-        self.session = async_sessionmaker(self.engine, expire_on_commit=False)
-
-    async def open(self, *, reset: bool = False) -> None:
-        """Create what is missing; with `reset`, forget everything first."""
-        async with self.engine.begin() as connection:
-            if reset:
-                await connection.run_sync(Base.metadata.drop_all)
-            await connection.run_sync(Base.metadata.create_all)
-        async with self.session.begin() as session:
-            if await session.scalar(select(ProductRow.id).limit(1)) is None:
-                fill_shelves(session)
-
-    async def close(self) -> None:
-        await self.engine.dispose()
+def shop_database(url: str) -> Database:
+    """The shop's database: SQLite, PostgreSQL or MariaDB."""
+    return Database(url, metadata=Base.metadata, create_tables=True)
 
 
-def fill_shelves(session: AsyncSession) -> None:
-    columns = ("id", "name", "unit", "icon", "hue", "price", "stock")
-    session.add_all(ProductRow(**dict(zip(columns, values, strict=True))) for values in _PRODUCTS)
+async def clear(database: Database) -> None:
+    """Forget everything, before the shop opens."""
+    async with database.shard().write.begin() as connection:
+        await connection.run_sync(database.metadata.drop_all)
+
+
+async def fill_shelves(database: Database) -> None:
+    """Fill the shelves of a new shop; of several workers that try it at once, one does."""
+    async with database.read() as session:
+        if await session.scalar(select(ProductRow.id).limit(1)) is not None:
+            return
+    with suppress(IntegrityError):  # another worker was faster
+        async with database.operation() as op:
+            op.session.add_all(
+                ProductRow(**dict(zip(_COLUMNS, each, strict=True))) for each in _PRODUCTS
+            )

@@ -16,7 +16,16 @@ from nicegui import ui
 from afresh.states import StateEvent
 from afresh.ui.nicegui import LiveElement, act, live, live_badge
 
-from .contracts import USERS, Order, Product, Shop, ShopError
+from .contracts import (
+    USERS,
+    Deliver,
+    Order,
+    PlaceOrder,
+    Product,
+    PutIntoBasket,
+    Shop,
+    ShopError,
+)
 
 _CSS = Path(__file__).with_name("shop.css")
 _TO_BASKET = "() => document.getElementById('basket').scrollIntoView({behavior: 'smooth'})"
@@ -89,7 +98,7 @@ class ShopPage:
                 with heading("Sold so far"):
                     restock = ui.button("Restock", icon="local_shipping", color=None)
                     restock.props("flat dense no-caps padding='4px 12px'").classes("quiet")
-                    restock.on_click(act(self.shop.stock.deliver, 10))
+                    restock.on_click(act(self.shop.stock.deliver, Deliver(10)))
                 with box("card"):
                     sales = self.sales()
                 fresh_print(sales)
@@ -99,7 +108,9 @@ class ShopPage:
         with box("bar", "header"), box("wide"):
             with box("mark"):
                 icon("storefront")
-            ui.label("Corner Market").classes("brand clip grow")
+            with box("stack grow").style("gap: 0"):
+                ui.label("Corner Market").classes("brand clip")
+                self.worker()
             with ui.button(color=None).props("flat no-caps padding='4px 8px'") as button:
                 with ui.row(align_items="center", wrap=False).style("gap: 8px"):
                     ui.label(USERS[self.user][0]).classes("avatar")
@@ -109,6 +120,11 @@ class ShopPage:
                     for user, name in USERS.items():
                         ui.menu_item(name, lambda user=user: ui.navigate.to(f"?user={user}"))
             button.classes("who").props["aria-label"] = "Switch user"
+
+    @live(delay=0.1)
+    async def worker(self) -> None:
+        pid = await self.shop.worker.pid()
+        ui.label(f"Served by worker {pid}").classes("worker soft small fresh").mark(f"pid-{pid}")
 
     # ---- products
 
@@ -149,7 +165,8 @@ class ShopPage:
         left = await self.shop.stock.left(product.id)
 
         def put(quantity: int) -> Callable[[], Awaitable[None]]:
-            return act(self.shop.baskets.put, self.user, product.id, quantity)
+            command = PutIntoBasket(self.user, product.id, quantity)
+            return act(self.shop.baskets.put, command)
 
         if quantity == 0:
             add = ui.button("Add", icon="add", on_click=put(1), color=None)
@@ -185,9 +202,8 @@ class ShopPage:
                     else:
                         ui.label(times(line.quantity, euros(product.price))).classes("soft small")
                 ui.label(euros(line.amount)).classes("money")
-                drop = ui.button(
-                    icon="close", on_click=act(self.shop.baskets.put, self.user, product.id, 0)
-                )
+                nothing = PutIntoBasket(self.user, product.id, 0)
+                drop = ui.button(icon="close", on_click=act(self.shop.baskets.put, nothing))
                 drop.props("flat round dense size=sm color=grey-6")
                 drop.props["aria-label"] = f"Remove {product.name}"
         with box("foot"):
@@ -198,7 +214,8 @@ class ShopPage:
                 ui.label(euros(await self.shop.baskets.total(self.user))).classes("price money")
 
             async def place() -> None:
-                number = await self.shop.orders.place(self.user, note.value or "")
+                command = PlaceOrder(self.user, note.value or "")
+                number = (await self.shop.orders.place(command)).id
                 ui.notify(f"Thank you! Order #{number} is placed.", type="positive")
 
             order = ui.button("Place order", on_click=act(place), color=None)
@@ -219,11 +236,20 @@ class ShopPage:
             with box("stack grow"):
                 with box("").style("display: flex; gap: 8px; align-items: baseline"):
                     ui.label(f"Order #{order.id}").classes("strong")
-                    ui.label(f"{order.placed_at:%d %b, %H:%M}").classes("soft small")
+                    placed_at = order.placed_at.astimezone()
+                    ui.label(f"{placed_at:%d %b, %H:%M}").classes("soft small")
                 ui.label(await self._contents(order)).classes("soft small")
                 if order.note:
                     ui.label(f"“{order.note}”").classes("small").style("overflow-wrap: anywhere")
-            ui.label(euros(order.amount)).classes("money strong")
+            with box("stack end"):
+                ui.label(euros(order.amount)).classes("money strong")
+                self.status(order_id)
+
+    @live(delay=0.1)
+    async def status(self, order_id: int) -> None:
+        status = await self.shop.orders.status(order_id)
+        chip = ui.label(status.capitalize()).classes("chip fresh").mark(f"{order_id}-{status}")
+        chip.classes("good" if status == "packed" else "")
 
     async def _contents(self, order: Order) -> str:
         return ", ".join(

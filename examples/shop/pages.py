@@ -11,9 +11,9 @@ from afresh import App, Client, connect
 from afresh.ui.nicegui import connection_status, page_defaults
 
 from .contracts import USERS, Shop, shop_of
-from .data import Database
+from .data import shop_database
 from .page import ShopPage, describe
-from .server import shop_app
+from .server import shop_app, start
 from .services import open_shop
 
 TITLE = "Corner Market"
@@ -21,12 +21,11 @@ TITLE = "Corner Market"
 
 def serve_everything(database_url: str, *, host: str, port: int, show: bool, reset: bool) -> None:
     """Serve both pages, and the server that terminals connect to, from one process."""
-    database = Database(database_url)
-    app = App()
-    shop = open_shop(database, app)
-    site.on_startup(lambda: database.open(reset=reset))
+    app = App(database=shop_database(database_url))
+    shop = open_shop(app)
+    site.on_startup(lambda: start(app, reset=reset))
     site.on_shutdown(app.aclose)
-    site.on_shutdown(database.close)
+    site.router.routes += app.asgi().routes
     site.mount("/plain", shop_app(app))
     run(lambda: shop, None, host=host, port=port, show=show)
 

@@ -1,32 +1,41 @@
-"""The shop's services: reading is cached and live, writing says what it changed.
+"""The shop's services: reading is cached and live, commands say what they change.
 
-Compute methods read the database or build on other compute methods, across services. Whatever
-writes does so in one transaction, and when that is committed invalidates the results that no
-longer hold; everything computed from them goes stale with them.
+Compute methods read the database, or build on other compute methods, across services. Commands
+write in one transaction, and say which results no longer hold when that is committed; everything
+computed from those goes stale with them, in all workers and all windows.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import os
+from typing import cast
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import delete, select
 
-from afresh import App, compute_method
+from afresh import App, Command, command_handler, compute_method
+from afresh.db import Database
 
 from .contracts import (
     Baskets,
+    Deliver,
     Line,
     Order,
     Orders,
+    PlaceOrder,
     Product,
     Products,
+    PutIntoBasket,
     Sales,
     Shop,
     ShopError,
     Sold,
+    Status,
     Stock,
+    Worker,
 )
-from .data import BasketRow, Database, OrderLineRow, OrderRow, ProductRow
+from .data import BasketRow, OrderLineRow, OrderRow, ProductRow
+
+PACKING_SECONDS = 5.0
 
 
 class DbProducts(Products):
@@ -35,14 +44,14 @@ class DbProducts(Products):
 
     @compute_method
     async def ids(self) -> tuple[str, ...]:
-        async with self._database.session() as session:
+        async with self._database.read() as session:
             return tuple(await session.scalars(select(ProductRow.id).order_by(ProductRow.name)))
 
     @compute_method
     async def get(self, product_id: str) -> Product:
-        async with self._database.session() as session:
+        async with self._database.read() as session:
             row = await session.get_one(ProductRow, product_id)
-            return Product(row.id, row.name, row.unit, row.icon, row.hue, row.price)
+        return Product(row.id, row.name, row.unit, row.icon, row.hue, row.price)
 
 
 class DbStock(Stock):
@@ -51,16 +60,17 @@ class DbStock(Stock):
 
     @compute_method
     async def left(self, product_id: str) -> int:
-        async with self._database.session() as session:
-            row = await session.get_one(ProductRow, product_id)
-            return row.stock
+        async with self._database.read() as session:
+            return (await session.get_one(ProductRow, product_id)).stock
 
-    async def deliver(self, pieces: int) -> None:
-        async with self._database.session.begin() as session:
-            await session.execute(update(ProductRow).values(stock=ProductRow.stock + pieces))
-            product_ids = await session.scalars(select(ProductRow.id))
-        for product_id in product_ids:
-            self.left.invalidate(product_id)
+    @command_handler
+    async def deliver(self, command: Deliver) -> None:
+        async with self._database.operation() as op:
+            products = select(ProductRow).order_by(ProductRow.id).with_for_update()
+            for product in await op.session.scalars(products):
+                product.stock += command.pieces
+                with op.invalidating():
+                    self.left(product.id)
 
 
 class DbBaskets(Baskets):
@@ -70,15 +80,14 @@ class DbBaskets(Baskets):
 
     @compute_method
     async def lines(self, user_id: str) -> tuple[Line, ...]:
-        async with self._database.session() as session:
+        async with self._database.read() as session:
             rows = await session.scalars(
                 select(BasketRow).where(BasketRow.user_id == user_id).order_by(BasketRow.product_id)
             )
-            quantities = {row.product_id: row.quantity for row in rows}
         return tuple(
             [
-                Line(product_id, quantity, (await self._products.get(product_id)).price)
-                for product_id, quantity in quantities.items()
+                Line(row.product_id, row.quantity, (await self._products.get(row.product_id)).price)
+                for row in rows
             ]
         )
 
@@ -91,35 +100,54 @@ class DbBaskets(Baskets):
     async def total(self, user_id: str) -> int:
         return sum(line.amount for line in await self.lines(user_id))
 
-    async def put(self, user_id: str, product_id: str, quantity: int) -> None:
-        async with self._database.session.begin() as session:
+    @command_handler
+    async def put(self, command: PutIntoBasket) -> None:
+        user_id, product_id, quantity = command.user_id, command.product_id, command.quantity
+        # When two windows put the same product in at the same time, one of them tries again.
+        async with self._database.operation(isolation="SERIALIZABLE") as op:
             if quantity > 0:
-                await session.merge(
+                await op.session.merge(
                     BasketRow(user_id=user_id, product_id=product_id, quantity=quantity)
                 )
             else:
-                await session.execute(
+                await op.session.execute(
                     delete(BasketRow).where(
                         BasketRow.user_id == user_id, BasketRow.product_id == product_id
                     )
                 )
-        self.lines.invalidate(user_id)
+
+    @put.invalidates
+    def _(self, command: PutIntoBasket, result: None) -> None:
+        self.lines(command.user_id)
+
+
+class PackOrder(Command[None], frozen=True):
+    """Pack an order: the shop tells itself to, by an event."""
+
+    order_id: int
 
 
 class DbOrders(Orders):
-    def __init__(self, database: Database, baskets: Baskets, stock: Stock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        baskets: Baskets,
+        stock: Stock,
+        packing_seconds: float = PACKING_SECONDS,
+    ) -> None:
         self._database = database
         self._baskets = baskets
         self._stock = stock
+        self._packing_seconds = packing_seconds
 
     @compute_method
     async def ids(self) -> tuple[int, ...]:
-        async with self._database.session() as session:
+        async with self._database.read() as session:
             return tuple(await session.scalars(select(OrderRow.id).order_by(OrderRow.id)))
 
     @compute_method
     async def for_user(self, user_id: str) -> tuple[int, ...]:
-        async with self._database.session() as session:
+        async with self._database.read() as session:
             return tuple(
                 await session.scalars(
                     select(OrderRow.id)
@@ -130,52 +158,70 @@ class DbOrders(Orders):
 
     @compute_method
     async def get(self, order_id: int) -> Order:
-        async with self._database.session() as session:
-            row = await session.get_one(OrderRow, order_id)
-            lines = await session.scalars(
-                select(OrderLineRow).where(OrderLineRow.order_id == order_id)
-            )
-            return Order(
-                row.id,
-                row.user_id,
-                row.note,
-                row.placed_at,
-                tuple(Line(line.product_id, line.quantity, line.price) for line in lines),
-            )
+        async with self._database.read() as session:
+            return to_order(await session.get_one(OrderRow, order_id))
 
-    async def place(self, user_id: str, note: str = "") -> int:
-        lines = await self._baskets.lines(user_id)
-        if not lines:
-            raise ShopError("Your basket is empty")
-        async with self._database.session.begin() as session:
-            order = OrderRow(user_id=user_id, note=note)
-            session.add(order)
-            await session.flush()
-            for line in lines:
-                taken = await session.execute(
-                    update(ProductRow)
-                    .where(ProductRow.id == line.product_id, ProductRow.stock >= line.quantity)
-                    .values(stock=ProductRow.stock - line.quantity)
-                )
-                if cast(CursorResult[Any], taken).rowcount == 0:
-                    product = await session.get_one(ProductRow, line.product_id)
+    @compute_method
+    async def status(self, order_id: int) -> Status:
+        async with self._database.read() as session:
+            return cast(Status, (await session.get_one(OrderRow, order_id)).status)
+
+    @command_handler
+    async def place(self, command: PlaceOrder) -> Order:
+        async with self._database.operation() as op:
+            basket = await op.session.execute(
+                select(BasketRow, ProductRow)
+                .join(ProductRow)
+                .where(BasketRow.user_id == command.user_id)
+                .order_by(ProductRow.id)
+                .with_for_update()  # so of two who want the last cake, one waits for the other
+            )
+            placed = await op.session.scalar(
+                select(OrderRow).where(OrderRow.command_id == command.id)
+            )
+            if placed is not None:
+                return to_order(placed)
+            order = OrderRow(command_id=command.id, user_id=command.user_id, note=command.note)
+            for wanted, product in basket:
+                if product.stock < wanted.quantity:
                     left = f"only {product.stock} left" if product.stock else "sold out"
                     raise ShopError(f"Sorry, {product.name}: {left}")
-                session.add(
+                product.stock -= wanted.quantity
+                order.lines.append(
                     OrderLineRow(
-                        order_id=order.id,
-                        product_id=line.product_id,
-                        quantity=line.quantity,
-                        price=line.price,
+                        product_id=product.id, quantity=wanted.quantity, price=product.price
                     )
                 )
-            await session.execute(delete(BasketRow).where(BasketRow.user_id == user_id))
-        self.ids.invalidate()
-        self.for_user.invalidate(user_id)
-        self._baskets.lines.invalidate(user_id)
-        for line in lines:
-            self._stock.left.invalidate(line.product_id)
-        return order.id
+                await op.session.delete(wanted)
+            if not order.lines:
+                raise ShopError("Your basket is empty")
+            op.session.add(order)
+            await op.session.flush()
+            op.add_event(PackOrder(order.id), delay=self._packing_seconds)
+        return to_order(order)
+
+    @place.invalidates
+    def _(self, command: PlaceOrder, order: Order) -> None:
+        self.ids()
+        self.for_user(command.user_id)
+        self._baskets.lines(command.user_id)
+        for line in order.lines:
+            self._stock.left(line.product_id)
+
+    @command_handler
+    async def pack(self, command: PackOrder) -> None:
+        async with self._database.operation() as op:
+            order = await op.session.get_one(OrderRow, command.order_id)
+            order.status = "packed"
+
+    @pack.invalidates
+    def _(self, command: PackOrder, result: None) -> None:
+        self.status(command.order_id)
+
+
+def to_order(row: OrderRow) -> Order:
+    lines = tuple(Line(line.product_id, line.quantity, line.price) for line in row.lines)
+    return Order(row.id, row.user_id, row.note, row.placed_at, lines)
 
 
 class ComputedSales(Sales):
@@ -202,14 +248,17 @@ class ComputedSales(Sales):
         return Sold(sum(each.pieces for each in sold), sum(each.amount for each in sold))
 
 
-def open_shop(database: Database, app: App | None = None) -> Shop:
-    """Put the services together; with an app, let others call them."""
-    products = DbProducts(database)
-    stock = DbStock(database)
-    baskets = DbBaskets(database, products)
-    orders = DbOrders(database, baskets, stock)
-    shop = Shop(products, stock, baskets, orders, ComputedSales(products, orders))
-    for service in (shop.products, shop.stock, shop.baskets, shop.orders, shop.sales):
-        if app is not None:
-            app.add(service)
-    return shop
+class ThisWorker(Worker):
+    @compute_method
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+def open_shop(app: App, *, packing_seconds: float = PACKING_SECONDS) -> Shop:
+    """Put the services together, for an app with the shop's database."""
+    products = app.add(DbProducts(app.database))
+    stock = app.add(DbStock(app.database))
+    baskets = app.add(DbBaskets(app.database, products))
+    orders = app.add(DbOrders(app.database, baskets, stock, packing_seconds))
+    sales = app.add(ComputedSales(products, orders))
+    return Shop(products, stock, baskets, orders, sales, app.add(ThisWorker()))

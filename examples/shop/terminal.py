@@ -9,7 +9,7 @@ import sys
 from afresh import ComputedState, MutableState, connect
 from afresh.remote import ConnectionMonitor
 
-from .contracts import USERS, Shop, ShopError, shop_of
+from .contracts import USERS, Deliver, PlaceOrder, PutIntoBasket, Shop, ShopError, shop_of
 
 CLEAR = "\N{ESCAPE}[H\N{ESCAPE}[2J"
 BOLD, SOFT, WARN, PLAIN = (f"\N{ESCAPE}[{code}m" for code in (1, 2, 33, 0))
@@ -51,7 +51,8 @@ async def draw(state: ComputedState[str], *, with_colours: bool) -> None:
 
 
 async def shelf(shop: Shop) -> str:
-    lines = [f"{BOLD}Corner Market{PLAIN}"]
+    pid = await shop.worker.pid()
+    lines = [f"{BOLD}Corner Market{PLAIN}  {SOFT}served by worker {pid}{PLAIN}"]
     for product_id in await shop.products.ids():
         product = await shop.products.get(product_id)
         left = await shop.stock.left(product_id)
@@ -73,7 +74,10 @@ async def orders(shop: Shop, user: str) -> str:
             for line in order.lines
         ]
         note = f"  “{order.note}”" if order.note else ""
-        lines.append(f"  #{order.id:<4} {', '.join(contents)}  €{order.amount / 100:.2f}{note}")
+        lines.append(
+            f"  #{order.id:<4} {await shop.orders.status(order_id):<7} {', '.join(contents)}"
+            f"  €{order.amount / 100:.2f}{note}"
+        )
     return "\n".join(lines) if len(lines) > 1 else f"{lines[0]}\n  none yet"
 
 
@@ -95,7 +99,7 @@ async def obey(shop: Shop, user: str, said: MutableState[str]) -> None:
                 case ["order", product_id, pieces] if pieces.isdigit():
                     said.set(await place(shop, user, product_id, int(pieces)))
                 case ["restock"]:
-                    await shop.stock.deliver(10)
+                    await shop.stock.deliver(Deliver(10))
                     said.set("A delivery arrived: 10 of each.")
                 case ["quit"]:
                     return
@@ -110,6 +114,6 @@ async def obey(shop: Shop, user: str, said: MutableState[str]) -> None:
 async def place(shop: Shop, user: str, product_id: str, pieces: int) -> str:
     if product_id not in await shop.products.ids():
         raise ShopError(f"There is no {product_id!r} here")
-    await shop.baskets.put(user, product_id, pieces)
-    number = await shop.orders.place(user)
-    return f"Thank you! Order #{number} is placed."
+    await shop.baskets.put(PutIntoBasket(user, product_id, pieces))
+    order = await shop.orders.place(PlaceOrder(user))
+    return f"Thank you! Order #{order.id} is placed."

@@ -6,9 +6,9 @@ const wanted = new URLSearchParams(location.search).get("user");
 const user = Object.hasOwn(USERS, wanted) ? wanted : "alice";
 
 const hub = connect("rpc/ws", { delay: 100 });
-const [baskets, stock] = ["Baskets", "Stock"].map((name) => hub.service(name));
-// Rather no order than two, when the server is restarted just then.
-const orders = hub.service("Orders", { methods: { place: { resend: false } } });
+const [baskets, orders] = ["Baskets", "Orders"].map((name) => hub.service(name));
+// Rather no delivery than two, when the server is replaced just then.
+const stock = hub.service("Stock", { methods: { deliver: { resend: false } } });
 const find = (selector) => document.querySelector(selector);
 
 // ---- how templates write values
@@ -28,6 +28,7 @@ Object.assign(formats, {
   sum: (lines) => euros(sum(lines)),
   when: (time) => date.format(new Date(time)),
   stock: (left) => (left > 5 ? `${left} in stock` : left ? `Only ${left} left` : "Sold out"),
+  named: (status) => status[0].toUpperCase() + status.slice(1),
   scarcity: (left) => (left > 5 ? "" : left ? "low" : "none"),
 });
 
@@ -55,7 +56,8 @@ async function act(call) {
   }
 }
 
-const put = (product, quantity) => act(baskets.put(user, product, quantity));
+const put = (product, quantity) =>
+  act(baskets.put({ user_id: user, product_id: product, quantity }));
 
 /** Takes a product into the basket, and more or less of it. */
 class Stepper extends HTMLElement {
@@ -112,15 +114,17 @@ find("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target;
   const button = form.querySelector("button");
+  // By its id the shop recognizes an order that is sent again, after the connection was lost.
+  const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
   button.disabled = true;
-  const number = await act(orders.place(user, form.note.value));
+  const order = await act(orders.place({ user_id: user, note: form.note.value, id }));
   button.disabled = false;
-  if (number === undefined) return;
+  if (!order) return;
   form.reset();
-  toast(`Thank you! Order #${number} is placed.`, "good");
+  toast(`Thank you! Order #${order.id} is placed.`, "good");
 });
 
-find("#restock").onclick = () => act(stock.deliver(10));
+find("#restock").onclick = () => act(stock.deliver({ pieces: 10 }));
 
 // ---- what depends on more than one value
 
