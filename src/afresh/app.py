@@ -200,7 +200,11 @@ class App:
         return asgi_app(self, **options)
 
     def health(self) -> dict[str, Any]:
-        """Return how the program is: "status" is "ok" if all is well."""
+        """Return how the program is.
+
+        "status" is "ok" if all is well, "degraded" while logs can't be followed, so that this host
+        does not hear of what others change, and "closed" once it was closed.
+        """
         peers = self.hub.peers
         health: dict[str, Any] = {
             "status": "closed" if self.hub.is_closed else "ok",
@@ -212,6 +216,8 @@ class App:
         }
         if self._database is not None:
             health["database"] = self._database.health()
+            if self._database.error is not None and health["status"] == "ok":
+                health["status"] = "degraded"
         return health
 
     async def audit(self, **options: Any) -> Audit:

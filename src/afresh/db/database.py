@@ -19,10 +19,11 @@ from afresh.primitives.delays import RetryDelays
 from afresh.primitives.tasks import start_background
 
 from .block import OperationBlock
+from .check import check_tables
 from .engines import EngineOptions, IsolationLevel, check_isolation
 from .entry import LogWriter
 from .following import Following, FollowOptions
-from .logs import EventLogOptions, OperationLogOptions
+from .logs import DeadEvent, EventLogOptions, EventLogReader, OperationLogOptions, TrimOptions
 from .read_only import ReadSession, read_session
 from .scope import DatabaseScope
 from .shard_registry import ShardRegistry
@@ -63,6 +64,8 @@ class Database:
             for PostgreSQL, a file beside the database for SQLite, and polling for others.
         operation_log: how this host follows the log of operations.
         event_log: how it takes part in handling events.
+        trim_operations: how long operations stay in their log.
+        trim_events: how long events stay that are handled.
         engines: how engines are made out of an address.
 
     Example:
@@ -85,6 +88,8 @@ class Database:
         watcher: str | Watcher | None = None,
         operation_log: OperationLogOptions | None = None,
         event_log: EventLogOptions | None = None,
+        trim_operations: TrimOptions | None = None,
+        trim_events: TrimOptions | None = None,
         engines: EngineOptions | None = None,
     ) -> None:
         if isolation is not None:
@@ -108,7 +113,7 @@ class Database:
         self._operations: Operations | None = None
         self._watcher_of = watcher
         self._watcher: Watcher | None = None
-        self._follow_options = FollowOptions(operation_log, event_log)
+        self._follow_options = FollowOptions(operation_log, event_log, trim_operations, trim_events)
         self._followed: dict[Shard, Following] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._stop: Callable[[], None] = _nothing
@@ -155,7 +160,7 @@ class Database:
                 op.session.add(OrderRow(user_id=command.user_id))
             ```
         """
-        return OperationBlock(self, self._attached(), shard, isolation or self.isolation)
+        return OperationBlock(self, self._attached(), shard, isolation)
 
     def shard(self, name: str = "") -> Shard:
         """Return a part of the database; the whole one where it has just one.
@@ -285,6 +290,7 @@ class Database:
                 continue
             if self._create_tables:
                 await self.create_tables(name)
+            await check_tables(shard.write, self.tables)
             following = Following(
                 shard,
                 self.tables,
@@ -309,6 +315,44 @@ class Database:
             self._watcher.changed("operations", operation.log[1])
         if operation.events:
             self._watcher.changed("events", operation.log[1])
+
+    # -- events that failed
+
+    async def dead_events(self, shard: str = "", *, limit: int = 100) -> list[DeadEvent]:
+        """Return events whose last attempt has failed, the latest first.
+
+        Args:
+            shard: which part of the database, where it has several.
+            limit: how many at most.
+        """
+        return await self._events(shard).dead_events(limit)
+
+    async def requeue(self, uuid: str, shard: str = "") -> bool:
+        """Have a dead event handled after all, with all its attempts.
+
+        Returns:
+            Whether there was a dead event of that name.
+        """
+        return await self._events(shard).requeue(uuid)
+
+    async def drop(self, uuid: str, shard: str = "") -> bool:
+        """Delete an event that is dead, or waits; what its handler is doing now is undone.
+
+        Returns:
+            Whether there was such an event of that name.
+        """
+        return await self._events(shard).drop(uuid)
+
+    def _events(self, shard: str) -> EventLogReader:
+        following = self._followed.get(self.shard(shard))
+        if following is None:
+            raise InvalidStateError(f"{self!r} was not started: use 'async with app'.")
+        return following.event_reader
+
+    @property
+    def error(self) -> str | None:
+        """Why a part of what runs in the background does not work now; None if all do."""
+        return next((each.error for each in self._followed.values() if each.error), None)
 
     def health(self) -> dict[str, Any]:
         """Return how the logs are followed: the watcher, and what reads each shard."""

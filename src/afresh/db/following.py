@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from afresh.operations.pipeline import Operations
 
-from .logs import EventLogOptions, EventLogReader, OperationLogOptions, OperationLogReader
+from .logs import (
+    EventLogOptions,
+    EventLogReader,
+    EventTrimmer,
+    OperationLogOptions,
+    OperationLogReader,
+    OperationTrimmer,
+    TrimOptions,
+)
 from .shards import Shard
 from .tables import LogTables
 from .watchers import Watcher
@@ -24,6 +32,8 @@ class FollowOptions:
 
     operations: OperationLogOptions | None = None
     events: EventLogOptions | None = None
+    trim_operations: TrimOptions | None = None
+    trim_events: TrimOptions | None = None
 
 
 class Following:
@@ -75,6 +85,10 @@ class Following:
         self._workers: dict[str, Worker] = {"operations": self.operation_reader}
         if handles_events:
             self._workers["events"] = self.event_reader
+        self._workers["operation trimmer"] = OperationTrimmer(
+            shard, tables, options=options.trim_operations
+        )
+        self._workers["event trimmer"] = EventTrimmer(shard, tables, options=options.trim_events)
 
     async def start(self) -> None:
         """Begin; returns when this host knows where in the log it stands."""
@@ -87,6 +101,11 @@ class Following:
         self._operations.freshness.remove(self._log)
         for worker in reversed(self._workers.values()):
             await worker.aclose()
+
+    @property
+    def error(self) -> str | None:
+        """Why a part of it does not work at present; None if all do."""
+        return next((each.error for each in self._workers.values() if each.error), None)
 
     def health(self) -> dict[str, Any]:
         """Return how each part of it is doing."""

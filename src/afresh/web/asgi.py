@@ -80,7 +80,7 @@ def asgi_app(
 
     async def send_health(request: Request) -> Response:
         health = app.health()
-        return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
+        return JSONResponse(health, status_code=503 if health["status"] == "closed" else 200)
 
     endpoint: Callable[[bool], Any] = lambda is_backend: RpcEndpoint(  # noqa: E731
         app.hub,
