@@ -19,6 +19,7 @@ import msgspec
 
 from afresh import App
 from afresh.db import Database
+from afresh.db.logs import OperationLogOptions
 from afresh.testing import audit
 
 from .clocks import skew_clocks
@@ -32,13 +33,13 @@ class Setup(msgspec.Struct):
 
     Args:
         database: the URL.
-        options: of the database.
+        operation_log: `OperationLogOptions`, as far as they differ from the defaults.
         skew: how many seconds its wall clock is ahead.
         notifications: whether what it tells other hosts is "sent", "lost" or "doubled".
     """
 
     database: str
-    options: dict[str, Any] = {}
+    operation_log: dict[str, float] = {}
     skew: float = 0
     notifications: str = "sent"
 
@@ -47,12 +48,24 @@ class Worker:
     """The app of this process, and what can be asked of it."""
 
     def __init__(self, setup: Setup) -> None:
-        self.database = Database(setup.database, metadata=Base.metadata, **setup.options)
+        self.setup = setup
+        self.database = Database(
+            setup.database,
+            metadata=Base.metadata,
+            operation_log=OperationLogOptions(**setup.operation_log),
+        )
         self.app = App(database=self.database)
         self.ledger = self.app.add(Ledger(self.database), is_served=False)
         self.faults = Faults(lambda point: tell(None, "reached", point))
         self.faults.install()
         self.tasks: dict[int, asyncio.Task[Any]] = {}
+
+    def spoil_notifications(self) -> None:
+        """Have the watcher lose what it tells other hosts, or say it twice."""
+        watcher: Any = self.database._watcher
+        say = watcher._tell
+        times = {"lost": 0, "sent": 1, "doubled": 2}[self.setup.notifications]
+        watcher._tell = lambda kind, shard: [say(kind, shard) for _ in range(times)]
 
     async def call(self, kind: str, fields: dict[str, Any]) -> Any:
         """Handle a command."""
@@ -66,7 +79,7 @@ class Worker:
         """Wait until a compute method gives a value, by nothing but its results going stale."""
         computed = await getattr(self.ledger, method).capture(*args)
         async for each in computed.changes():
-            if msgspec.to_builtins(each.value) == value:
+            if each.value == value:
                 return value
         return None
 
@@ -78,26 +91,33 @@ class Worker:
         """Cancel a request that is being worked on."""
         self.tasks[number].cancel()
 
-    async def load(self, seed: int, count: int, accounts: int, concurrency: int) -> list[str]:
-        """Handle random commands with reads between them; returns the tokens of those that went
-        through, or failed as they may.
+    async def load(
+        self, seed: int, count: int, accounts: int, concurrency: int
+    ) -> dict[str, list[str]]:
+        """Handle random commands, and read between them.
+
+        Returns the tokens of those that went through, and of those that did not.
         """
         commands = random_commands(random.Random(seed), f"{os.getpid()}.{seed}", count, accounts)
         done: list[str] = []
+        failed: list[str] = []
 
         async def work() -> None:
             for command in commands:
                 try:
                     await self.app.call(command)
+                    done.append(command.token)
+                    number = hash(command.token) % accounts
+                    await self.ledger.pair(number, 0)
+                    await self.ledger.entries(number)
+                    await self.ledger.total()
                 except TooLittle:
-                    continue
-                done.append(command.token)
-                for method in (self.ledger.balance, self.ledger.entries):
-                    await method(command.account if hasattr(command, "account") else 0)
-                await self.ledger.total()
+                    pass
+                except Exception:
+                    failed.append(command.token)
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
-        return done
+        return {"done": done, "failed": failed}
 
     async def audit(self) -> dict[str, Any]:
         """Compute all that is cached once more."""
@@ -140,6 +160,7 @@ async def main() -> None:
     requests = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
     async with worker.app:
+        worker.spoil_notifications()
         tell(None, "started", os.getpid())
         while line := await requests.readline():
             number, verb, args = json.loads(line)

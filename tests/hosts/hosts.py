@@ -126,6 +126,14 @@ class Host:
             await self._listening
         tell_reaper(f"-process {self._process.pid}")
 
+    def pause(self) -> None:
+        """Let it stand still, as a host that swaps or is migrated does."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def kill(self) -> None:
         """End it at once."""
         if self.is_running:
@@ -174,13 +182,18 @@ class Hosts:
 
     async def start(self, **setup: Any) -> Host:
         """Start another one; see `tests.hosts.host.Setup`."""
-        host = Host(self.database, self.folder / f"host{len(self.all)}.log", **setup)
+        setup.setdefault("database", self.database)
+        host = Host(log=self.folder / f"host{len(self.all)}.log", **setup)
         self.all.append(host)
         return await host.start()
 
+    async def pair(self, **setup: Any) -> tuple[Host, Host]:
+        """Start two at the same time."""
+        first, second = await asyncio.gather(self.start(**setup), self.start(**setup))
+        return first, second
+
     async def aclose(self) -> None:
-        for host in self.all:
-            await host.kill()
+        await asyncio.gather(*(host.kill() for host in self.all))
 
 
 @asynccontextmanager

@@ -150,8 +150,8 @@ class Ledger(ComputeService):
             return (await session.scalars(select(func.sum(AccountRow.balance)))).one()
 
     @compute_method(keep_alive=600)
-    async def pair(self, first: int, second: int) -> tuple[int, int]:
-        return await self.balance(first), await self.balance(second)
+    async def pair(self, first: int, second: int) -> list[int]:
+        return [await self.balance(first), await self.balance(second)]
 
     @compute_method(keep_alive=600)
     async def entries(self, account: int) -> int:

@@ -1,0 +1,299 @@
+"""What becomes of operations when processes, connections and clocks fail: real ones, PostgreSQL's.
+
+Each test is a line of the failure matrix; `tests.hosts` has the processes and what befalls them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, insert, update
+
+from tests.hosts.bank import Bank, bank_at
+from tests.hosts.hosts import HostError, HostGone, Hosts, hosts_of
+from tests.hosts.ledger import AccountRow, log_tables, replayed
+from tests.hosts.proxy import Plan, proxy_to
+from tests.servers.fixtures import fresh_database, kill_connections
+from tests.servers.postgresql import PostgreSQL
+
+
+@pytest.fixture
+async def bank(postgres_database: str) -> AsyncIterator[Bank]:
+    async with bank_at(postgres_database) as bank:
+        yield bank
+
+
+@pytest.fixture
+async def hosts(bank: Bank, tmp_path: Path) -> AsyncIterator[Hosts]:
+    async with hosts_of(bank.url, tmp_path) as hosts:
+        yield hosts
+
+
+# -- a host dies
+
+
+@pytest.mark.parametrize("point", ["before store", "before commit"])
+async def test_a_host_that_dies_before_the_commit_leaves_nothing(
+    hosts: Hosts, bank: Bank, point: str
+) -> None:
+    a, b = await hosts.pair()
+    await a.fault(point, "kill")
+    call = a.ask("call", "Order", {"account": 0, "token": "a"})
+    await a.gone()
+    with pytest.raises(HostGone):
+        await call
+    assert await b.call("Deposit", account=0, amount=5, token="b") == 1_005
+    assert await bank.tokens() == {"b": 1}
+    assert [each.token for each in await bank.commands()] == ["b"]
+    assert await bank.events() == []
+
+
+@pytest.mark.parametrize("point", ["in commit", "after commit"])
+async def test_what_a_host_committed_before_it_died_is_seen_everywhere(
+    hosts: Hosts, bank: Bank, point: str
+) -> None:
+    a, b = await hosts.pair(operation_log={"check_period": 1})
+    assert await b.read("balance", 0) == 1_000
+    assert await b.read("total") == 4_000
+    await a.fault(point, "kill")
+    call = a.ask("call", "Deposit", {"account": 0, "amount": 5, "token": "a"})
+    await a.gone()
+    with pytest.raises(HostGone):
+        await call
+    await b.follow(1_005, "balance", 0)
+    await b.follow(4_005, "total")
+    assert await bank.tokens() == {"a": 1}
+
+
+@pytest.mark.parametrize("point", ["in commit", "after commit"])
+async def test_events_of_a_host_that_died_are_handled_by_others(
+    hosts: Hosts, bank: Bank, point: str
+) -> None:
+    a, b = await hosts.pair()
+    assert await b.read("balance", 0) == 1_000
+    await a.fault(point, "kill", only="Order" if point == "after commit" else None)
+    a.ask("call", "Order", {"account": 0, "token": "a", "count": 2})
+    await a.gone()
+    await b.follow(1_002, "balance", 0)
+    assert await bank.tokens() == {"a": 1, "a/0": 1, "a/1": 1}
+
+
+# -- a commit whose outcome is not known
+
+
+@pytest.mark.parametrize("plan", ["lose the answer", "lose the commit", "delay the commit"])
+async def test_a_commit_that_breaks_off_happens_once(hosts: Hosts, bank: Bank, plan: Plan) -> None:
+    async with proxy_to(bank.url) as proxy:
+        a, b = await asyncio.gather(hosts.start(database=proxy.url), hosts.start())
+        assert await b.read("balance", 0) == 1_000
+        proxy.plans.append(plan)
+        await a.call("Deposit", account=0, amount=5, token="a")
+        assert proxy.plans == []
+        assert await a.read("balance", 0) == 1_005
+        await b.follow(1_005, "balance", 0)
+        assert await bank.tokens() == {"a": 1}
+        assert [each.token for each in await bank.commands()] == ["a"]
+
+
+async def test_a_commit_that_raises_after_success_is_a_success(hosts: Hosts, bank: Bank) -> None:
+    a = await hosts.start()
+    await a.fault("in commit", "fail")
+    assert await a.call("Order", account=0, token="a") is None
+    assert (await a.ask("entered"))["a"] == 1
+    assert (await bank.tokens())["a"] == 1
+
+
+# -- notifications
+
+
+async def test_a_lost_notification_costs_a_period_of_polling(hosts: Hosts) -> None:
+    a, b = await hosts.pair(notifications="lost", operation_log={"check_period": 1.5})
+    assert await b.read("balance", 0) == 1_000
+    began = time.monotonic()
+    await a.call("Deposit", account=0, amount=5, token="a")
+    await b.follow(1_005, "balance", 0)
+    assert time.monotonic() - began < 1.5 * 1.1 + 1
+
+
+async def test_doubled_notifications_change_nothing(hosts: Hosts) -> None:
+    a, b = await hosts.pair(notifications="doubled")
+    for number in range(1, 4):
+        await a.call("Deposit", account=0, amount=1, token=f"a{number}")
+        await b.follow(1_000 + number, "balance", 0)
+    health = await b.ask("health")
+    assert health["operations"]["foreign"] == 3
+    assert health["operations"]["failed"] == 0
+
+
+async def test_a_host_that_nobody_can_notify_follows_and_is_notified_again(
+    hosts: Hosts, postgres: str
+) -> None:
+    a, b = await hosts.pair(operation_log={"check_period": 60})
+    assert await b.read("balance", 0) == 1_000
+    assert await kill_connections(postgres) > 2
+    await a.call("Deposit", account=0, amount=5, token="a1")
+    await b.follow(1_005, "balance", 0, within=10)
+    await a.call("Deposit", account=0, amount=5, token="a2")
+    await b.follow(1_010, "balance", 0, within=5)
+
+
+# -- gaps in the log
+
+
+async def test_an_operation_that_commits_after_later_ones_is_not_missed(
+    hosts: Hosts, bank: Bank
+) -> None:
+    a, b = await hosts.pair()
+    assert await b.read("pair", 0, 1) == [1_000, 1_000]
+    await a.fault("before commit", "wait", seconds=1.5)
+    late = a.ask("call", "Deposit", {"account": 0, "amount": 5, "token": "a"})
+    await a.reached("before commit")
+    for number in range(3):
+        await b.call("Deposit", account=1, amount=1, token=f"b{number}")
+    assert await b.read("pair", 0, 1) == [1_000, 1_003]
+    assert not late.done()
+    await late
+    await b.follow([1_005, 1_003], "pair", 0, 1)
+    assert [each.token for each in await bank.commands()] == ["a", "b0", "b1", "b2"]
+
+
+async def test_an_index_that_is_never_used_holds_nobody_up(hosts: Hosts, bank: Bank) -> None:
+    a, b = await hosts.pair()
+    c = await hosts.start()
+    await a.fault("before commit", "kill")
+    a.ask("call", "Deposit", {"account": 0, "amount": 5, "token": "a"})
+    await a.gone()
+    for number in range(1, 4):
+        await b.call("Deposit", account=0, amount=1, token=f"b{number}")
+        await c.follow(1_000 + number, "balance", 0, within=3)
+    assert (await bank.operations())[0].index == 2
+
+
+async def test_a_host_that_stood_still_while_the_log_was_trimmed_trusts_nothing(
+    hosts: Hosts, bank: Bank
+) -> None:
+    a, b = await hosts.pair()
+    await a.call("Deposit", account=2, amount=1, token="first")
+    await b.follow(1_001, "balance", 2)
+    assert await b.read("pair", 0, 1) == [1_000, 1_000]
+    b.pause()
+    for number in range(3):
+        await a.call("Deposit", account=0, amount=1, token=f"a{number}")
+    await bank.run(delete(log_tables.operations))
+    await a.call("Deposit", account=1, amount=1, token="last")
+    b.resume()
+    await b.follow([1_003, 1_001], "pair", 0, 1)
+    assert (await b.ask("health"))["operations"]["abandoned"] == 1
+
+
+# -- what can't be read
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [
+        "no JSON",
+        '{"calls": 5}',
+        '{"replays": [["{\\"t\\": \\"unheard of\\", \\"d\\": {}}", null, {}]]}',
+        '{"replays": [["{\\"t\\": \\"Compound\\", \\"d\\": {\\"account\\": []}}", null, {}]]}',
+    ],
+    ids=["no JSON", "another form", "an unknown tag", "a bad payload"],
+)
+async def test_an_operation_that_cannot_be_read_makes_everything_stale(
+    hosts: Hosts, bank: Bank, effects: str
+) -> None:
+    a, b = await hosts.pair()
+    assert await b.read("balance", 0) == 1_000
+    await bank.run(update(AccountRow).values(balance=7))
+    values = {"uuid": "x", "host_id": "elsewhere", "logged_at": datetime.now(UTC)}
+    await bank.run(insert(log_tables.operations).values(**values, effects=effects))
+    await a.call("Deposit", account=1, amount=1, token="a")
+    await b.follow(8, "balance", 1)  # others are not held up
+    await b.follow(7, "balance", 0)
+    assert (await b.ask("health"))["operations"]["abandoned"] == 1
+
+
+# -- clocks
+
+
+async def test_hosts_whose_clocks_differ_see_what_the_others_do(hosts: Hosts, bank: Bank) -> None:
+    early, late = await asyncio.gather(hosts.start(skew=-600), hosts.start(skew=600))
+    assert await early.read("balance", 0) == await late.read("balance", 0) == 1_000
+    await early.call("Deposit", account=0, amount=1, token="early")
+    await late.follow(1_001, "balance", 0, within=3)
+    await late.call("Deposit", account=0, amount=1, token="late")
+    await early.follow(1_002, "balance", 0, within=3)
+    newcomer = await hosts.start()
+    assert await newcomer.read("balance", 0) == 1_002
+    for number, host in enumerate((early, late), 1):
+        await host.call("Deposit", account=0, amount=1, token=f"again {number}")
+        await newcomer.follow(1_002 + number, "balance", 0, within=3)
+    spread = [row.logged_at for row in await bank.operations()]
+    assert spread[1] - spread[0] > timedelta(seconds=1_100)
+
+
+# -- the database restarts
+
+
+async def test_a_restart_of_the_database_in_mid_load_loses_and_doubles_nothing(
+    postgres_server: PostgreSQL, tmp_path: Path
+) -> None:
+    async with fresh_database(postgres_server.url) as url, bank_at(url, accounts=8) as bank:
+        async with hosts_of(url, tmp_path) as hosts:
+            both = await hosts.pair()
+            loads = [host.ask("load", number, 150, 8, 4) for number, host in enumerate(both)]
+            while len(await bank.operations()) < 40:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(postgres_server.restart)
+            done = [token for load in loads for token in (await load)["done"]]
+            assert len(done) > 100
+            rows = await bank.journal()
+            assert set(done) <= {token for token, _ in rows}
+            assert set(rows.values()) == {1}
+            balances = await bank.balances()
+            assert replayed(dict.fromkeys(range(8), 1_000), await bank.commands()) == balances
+            for account, balance in balances.items():
+                for host in both:
+                    await host.follow(balance, "balance", account)
+            for host in both:
+                assert (await host.ask("audit"))["stale"] == []
+
+
+# -- many at once
+
+
+async def test_fifty_commands_at_once_on_one_row_all_count(hosts: Hosts, bank: Bank) -> None:
+    a, b = await hosts.pair()
+    calls = []
+    for number in range(25):
+        calls.append(a.ask("call", "Compound", {"account": 0, "token": f"a{number}"}))
+        calls.append(b.ask("call", "Deposit", {"account": 0, "amount": 1, "token": f"b{number}"}))
+    await asyncio.gather(*calls)
+    assert await bank.tokens() == {f"{name}{number}": 1 for number in range(25) for name in "ab"}
+    expected = replayed({0: 1_000}, await bank.commands())[0]
+    for host in (a, b):
+        await host.follow(expected, "balance", 0)
+        assert (await host.ask("audit"))["stale"] == []
+
+
+# -- nested commands
+
+
+async def test_what_a_failed_nested_command_wrote_is_undone_where_that_is_caught(
+    hosts: Hosts, bank: Bank
+) -> None:
+    a, b = await hosts.pair()
+    assert await b.read("pair", 0, 1) == [1_000, 1_000]
+    transfer = {"source": 0, "target": 1, "amount": 5_000}
+    with pytest.raises(HostError, match="TooLittle"):
+        await a.call("Transfer", token="strict", **transfer)
+    assert await bank.operations() == []
+    assert await a.call("Transfer", token="lenient", is_lenient=True, **transfer) is False
+    await b.follow([1_000, 1_001], "pair", 0, 1)
+    assert await bank.journal() == {("lenient", "Deposit"): 1}
+    assert (await b.ask("health"))["operations"]["foreign"] == 1
