@@ -6,13 +6,15 @@ It needs the extra `db`, that is SQLAlchemy 2.
 from .block import OperationBlock, WritableOperation
 from .database import Database
 from .engines import EngineOptions, IsolationLevel
-from .logs.options import EventLogOptions, OperationLogOptions, TrimOptions
+from .logs import DeadEvent, EventLogOptions, OperationLogOptions, TrimOptions
 from .read_only import ReadSession
+from .shard_registry import ShardRegistry
 from .shards import Shard
-from .tables import EventLogMixin, LogTables, OperationLogMixin, add_log_tables
+from .tables import EventLogMixin, LogTables, OperationLogMixin, UtcTimestamp, add_log_tables
 
 __all__ = [
     "Database",
+    "DeadEvent",
     "EngineOptions",
     "EventLogMixin",
     "EventLogOptions",
@@ -23,7 +25,9 @@ __all__ = [
     "OperationLogOptions",
     "ReadSession",
     "Shard",
+    "ShardRegistry",
     "TrimOptions",
+    "UtcTimestamp",
     "WritableOperation",
     "add_log_tables",
 ]

@@ -312,7 +312,8 @@ class Database:
         if operation.log is None or operation.log[0] != self.name or self._watcher is None:
             return
         if operation.index is not None:
-            self._watcher.changed("operations", operation.log[1])
+            # What it made stale is stale here already, so this host need not read it.
+            self._watcher.changed("operations", operation.log[1], own=False)
         if operation.events:
             self._watcher.changed("events", operation.log[1])
 
@@ -363,8 +364,9 @@ class Database:
         }
 
     async def aclose(self) -> None:
-        """End what runs in the background, and close all connections."""
-        self._stop()
+        """End what runs in the background, and close all connections. Closing again does nothing."""
+        stop, self._stop = self._stop, _nothing
+        stop()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
