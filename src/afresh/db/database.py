@@ -364,7 +364,7 @@ class Database:
         }
 
     async def aclose(self) -> None:
-        """End what runs in the background, and close all connections. Closing again does nothing."""
+        """End what runs in the background, and close all connections; may be called again."""
         stop, self._stop = self._stop, _nothing
         stop()
         if self._keeper is not None:
