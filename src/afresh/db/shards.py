@@ -134,6 +134,11 @@ class Shard:
                     self._remove_folder()
 
     @property
+    def place(self) -> str:
+        """How the names of its tables begin in what hosts tell each other."""
+        return f"{self.database_name}/{self.name}" if self.name else self.database_name
+
+    @property
     def is_closed(self) -> bool:
         """Whether `aclose()` was called."""
         return self._is_closed
