@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from afresh.commands import CommandOf
 from afresh.commands.context import current
 from afresh.errors import InvalidStateError
-from afresh.graph.scopes import RecordingInvalidations
+from afresh.graph.scopes import RecordingInvalidations, is_invalidating
 from afresh.operations.events import OnConflict, OperationEvent
 from afresh.operations.operation import Operation, slot_of
-from afresh.operations.pipeline import Operations
+from afresh.operations.parts import levels_of
+from afresh.operations.pipeline import Operations, roll_back
+from afresh.primitives.freshness import note_freshness
 from afresh.primitives.tasks import uncancelled
 
 from .engines import IsolationLevel
@@ -88,7 +91,17 @@ class WritableOperation:
 class OperationBlock:
     """What `Database.operation` returns; to be entered once, with ``async with``."""
 
-    __slots__ = ("_alone", "_database", "_isolation", "_operations", "_scope", "_session", "_shard")
+    __slots__ = (
+        "_around",
+        "_database",
+        "_is_alone",
+        "_is_open",
+        "_isolation",
+        "_operations",
+        "_scope",
+        "_session",
+        "_shard",
+    )
 
     def __init__(
         self,
@@ -101,46 +114,89 @@ class OperationBlock:
         self._operations = operations
         self._shard = shard
         self._isolation = isolation
-        self._alone = False
+        self._is_alone = False
+        self._is_open = False
+        self._around: OperationBlock | None = None
         self._scope: DatabaseScope | None = None
         self._session: AsyncSession | None = None
 
     async def __aenter__(self) -> WritableOperation:
+        if is_invalidating():
+            raise InvalidStateError(
+                "Only calls of compute methods may stand where is_invalidating() is true: return "
+                "before database.operation()."
+            )
+        if self._scope is not None:
+            raise InvalidStateError(
+                "This block was entered before: call database.operation() anew."
+            )
         context = current.get()
+        self._around = _innermost.get()
         slot = slot_of(context)
+        levels = levels_of(context)
         if slot is None:
-            if context is not None and not context.is_completed:
-                raise InvalidStateError(
-                    f"{type(context.command).__qualname__} can't change anything: it is a "
-                    "delegating or a system command, or its commander does not know this database."
-                )
-            self._alone = True
-            operation = Operation(self._operations.host_id)
+            operation = self._operation_around()
+            if operation is None:
+                if context is not None and not context.is_completed:
+                    raise InvalidStateError(
+                        f"{type(context.command).__qualname__} can't change anything: it is a "
+                        "local, a delegating or a system command, or its commander does not know "
+                        "this database."
+                    )
+                self._is_alone = True
+                operation = Operation(self._operations.host_id)
         else:
             if context is not None:
                 context.check_active()
+            if levels and levels[-1].slot is not slot:
+                raise InvalidStateError(
+                    "The attempt that has called this command has failed, and another one is under "
+                    "way: await all that a handler calls, even if a part of it fails."
+                )
             operation = slot.need()
             operation.check_open()
         if operation.scope is None:
-            operation.scope = self._database._scope(
-                self._shard, operation, self._operations, slot, self._isolation
+            operation.scope = self._scope = self._database._scope(
+                self._shard,
+                operation,
+                self._operations,
+                slot,
+                self._isolation or self._database.isolation,
             )
-            scope = self._scope = operation.scope
             try:
-                await scope.begin()
-            except BaseException:
-                if self._alone:
-                    await uncancelled(scope.rollback())
+                await self._scope.begin()
+            except BaseException as error:
+                if self._is_alone:
+                    await uncancelled(roll_back(operation, error))
                 raise
         else:
-            scope = self._scope = self._check(operation.scope)
-        await scope.enter(context)
+            self._scope = self._check(operation.scope)
+        scope = self._scope
+        await scope.enter(self, self._blocks_around(), levels)
+        self._is_open = True
+        _innermost.set(self)
         session = self._session = AsyncSession(
             scope.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
         )
         if scope.writes is not None:
             scope.writes.follow(session)
         return WritableOperation(operation, session)
+
+    def _blocks_around(self) -> list[OperationBlock]:
+        found = []
+        block = self._around
+        while block is not None:
+            if block._is_open:
+                found.append(block)
+            block = block._around
+        return found
+
+    def _operation_around(self) -> Operation | None:
+        """That of a block outside of commands in which this one stands."""
+        for block in self._blocks_around():
+            if block._scope is not None and block._scope.slot is None:
+                return block._scope.operation
+        return None
 
     def _check(self, scope: object) -> DatabaseScope:
         shard = self._database.shard(self._shard)
@@ -169,21 +225,20 @@ class OperationBlock:
         try:
             if error is None and (session.new or session.dirty or session.deleted):
                 await session.flush()
-        except BaseException:
-            await self._leave(session)
-            if self._alone:
-                await uncancelled(scope.rollback())
+        except BaseException as failure:
+            error = failure
             raise
-        await self._leave(session)
-        if not self._alone:
-            return
-        if error is None:
+        finally:
+            # It has joined a transaction, which closing it leaves alone.
+            session.sync_session.close()
+            self._is_open = False
+            _innermost.set(self._around)
+            scope.leave(self)
+            if self._is_alone and error is not None:
+                await uncancelled(roll_back(scope.operation, error))
+        if self._is_alone and error is None:
             await self._operations.complete(scope.operation)
-        else:
-            await uncancelled(scope.rollback())
-            scope.operation.is_committed = False
-            await scope.operation.done()
+            note_freshness(str(scope.operation.freshness))
 
-    async def _leave(self, session: AsyncSession) -> None:
-        # It has joined a transaction, which closing it leaves alone.
-        session.sync_session.close()
+
+_innermost: ContextVar[OperationBlock | None] = ContextVar("afresh.block", default=None)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
-from afresh.commands import CommandContext
 from afresh.errors import InvalidStateError
 from afresh.operations.operation import Operation, Slot
-from afresh.operations.pipeline import COMMIT_GUARD, CommitGuard, Level, Operations, level_of
+from afresh.operations.parts import Level
+from afresh.operations.pipeline import COMMIT_GUARD, CommitGuard, Operations
 from afresh.primitives.clock import current_clock
 from afresh.primitives.delays import RetryDelays
 from afresh.primitives.transience import Transience
@@ -71,18 +72,22 @@ class DatabaseScope:
         logs_commands: bool,
     ) -> None:
         self.shard: Shard = shard
+        self.slot: Slot | None = slot
         self.operation: Operation = operation
         self.isolation: IsolationLevel | None = isolation
         self.writes: OperationWrites | None = writes
         self._tables = tables
         self._log = log
         self._operations = operations
-        self._slot = slot
         self._logs_commands = logs_commands
         self._connection: AsyncConnection | None = None
         self._transaction: AsyncTransaction | None = None
-        self._levels: list[Level] = []
-        self._level_left = asyncio.Event()
+        self.is_in_doubt: bool = False
+        """Whether a commit failed that may have happened all the same."""
+        self._failure: BaseException | None = None
+        self._turns: list[object] = []
+        self._turn_left = asyncio.Event()
+        self._is_beginning = False
 
     @property
     def connection(self) -> AsyncConnection:
@@ -98,39 +103,86 @@ class DatabaseScope:
 
     async def begin(self) -> None:
         """Begin the transaction."""
-        self._connection = await self.shard.connect(self.isolation)
-        self._transaction = await self._connection.begin()
+        self._is_beginning = True
+        try:
+            self._connection = await self.shard.connect(self.isolation)
+            self._transaction = await self._connection.begin()
+        finally:
+            self._is_beginning = False
+            self._turn_left.set()
         if self.writes is not None:
             self.writes.bind(self._connection)
 
-    # -- nested commands
+    # -- whose turn it is
 
-    async def enter(self, context: CommandContext[Any] | None) -> None:
-        """Make sure that the writes of a command can be undone by themselves if it is nested.
+    async def enter(self, block: object, around: Sequence[object], levels: Sequence[Level]) -> None:
+        """Let a block write. What it writes can be undone by itself if a nested command does it.
 
-        Waits while another nested command, which runs at the same time, writes.
+        There is one connection, and savepoints on it lie within each other: a block or a nested
+        command waits while another one writes that is not around it.
+
+        Args:
+            block: who writes, until `leave`.
+            around: the blocks that it stands in.
+            levels: of the nested commands that it stands in, the outermost first.
         """
-        innermost = level_of(context)
-        if innermost is None:
-            return
-        around: list[Level] = []
-        level: Level | None = innermost
-        while level is not None:
-            around.insert(0, level)
-            level = level.outer
-        while self._levels and self._levels[-1] not in around:
-            self._level_left.clear()
-            await self._level_left.wait()
-        for level in around:
-            if level.savepoint is None:
-                self._levels.append(level)
-                level.savepoint = _Savepoint(self, level, await self.connection.begin_nested())
+        turns = self._turns
+        while True:
+            if self._is_beginning or (
+                turns and turns[-1] not in around and turns[-1] not in levels
+            ):
+                self._turn_left.clear()
+                await self._turn_left.wait()
+                continue
+            self._check_active()
+            level = next((each for each in levels if each.savepoint is None), None)
+            if level is None:
+                break
+            turns.append(level)
+            self._is_beginning = True
+            try:
+                transaction = await self.connection.begin_nested()
+            except BaseException as error:
+                self.doom(error)
+                turns.remove(level)
+                raise
+            finally:
+                self._is_beginning = False
+                self._turn_left.set()
+            level.savepoint = _Savepoint(self, level, transaction)
+        turns.append(block)
 
-    def leave(self, level: Level) -> None:
-        """Let others write: a nested command has ended, and with it those that it called."""
-        if level in self._levels:
-            del self._levels[self._levels.index(level) :]
-        self._level_left.set()
+    def leave(self, turn: object) -> None:
+        """Let others write: a block, or a nested command, has ended."""
+        if turn in self._turns:
+            self._turns.remove(turn)
+        self._turn_left.set()
+
+    def check_last(self, turn: object | None) -> None:
+        """Complain if something writes that was to have ended before.
+
+        Args:
+            turn: what may still be there.
+
+        Raises:
+            InvalidStateError: a task was left behind.
+        """
+        if self._turns and self._turns[-1] is not turn:
+            raise InvalidStateError(
+                "A handler has returned while a block of `database.operation()` was open: await "
+                "the tasks in which a handler writes, and leave blocks before it returns."
+            )
+
+    def _check_active(self) -> None:
+        if self._transaction is not None and not self._transaction.is_active:
+            raise InvalidStateError(
+                "A session of this operation was rolled back, and with it all that was written: "
+                "don't roll sessions back, let an error end the command that is to be undone."
+            )
+
+    def doom(self, error: BaseException) -> None:
+        """Refuse to commit: what was to be undone can't be undone by itself."""
+        self._failure = self._failure or error
 
     # -- the end
 
@@ -140,9 +192,16 @@ class DatabaseScope:
         A commit whose outcome is not known, as the connection was lost, is looked up in the log.
 
         Raises:
-            Exception: nothing was committed.
+            Exception: nothing was committed, unless it `is_in_doubt`.
         """
         operation = self.operation
+        if self._failure is not None:
+            raise InvalidStateError(
+                "The writes of a nested command that failed could not be undone by themselves, so "
+                "nothing is committed: let its error end the whole command."
+            ) from self._failure
+        self.check_last(None)
+        self._check_active()
         connection, transaction = self._connection, self._transaction
         if connection is None or transaction is None:
             raise InvalidStateError("The transaction of this operation could not be begun.")
@@ -154,30 +213,42 @@ class DatabaseScope:
             await store_events(
                 connection, self._tables.events, operation.events.values(), self._operations.codec
             )
+        await self._store(connection)
         try:
-            await self._store(connection)
-        except Exception:
-            is_retry = self._slot is not None and self._slot.uuid is not None
-            # An earlier attempt may have been committed after all.
-            if not (is_retry and await self._is_logged()):
+            await transaction.commit()
+        except Exception as error:
+            if is_refusal(error):
                 raise
-            await self.rollback()
+            self.is_in_doubt = True
+            if not await self.was_committed():
+                raise
         else:
-            try:
-                await transaction.commit()
-            except Exception as error:
-                if is_refusal(error) or not await self._is_logged():
-                    raise
-            await self._close()
+            self._note_committed()
+        await self._close()
+
+    async def was_committed(self) -> bool:
+        """Look a commit in doubt up in the log; if it is there, tell that to the operation.
+
+        Raises:
+            Exception: that can't be found out now.
+        """
+        if await self._is_logged():
+            self.is_in_doubt = False
+            self._note_committed()
+        return not self.is_in_doubt
+
+    def _note_committed(self) -> None:
+        operation = self.operation
         operation.log = self.shard.database_name, self.shard.name
         operation.is_committed = True
+        guard = self._guard()
         if guard is not None:
             guard.is_used = True
 
     def _guard(self) -> CommitGuard | None:
-        if self._slot is None:
+        if self.slot is None:
             return None
-        guard: CommitGuard | None = self._slot.context.items.get(COMMIT_GUARD)
+        guard: CommitGuard | None = self.slot.context.items.get(COMMIT_GUARD)
         if guard is None:
             return None
         place = guard.database, guard.shard
@@ -276,17 +347,19 @@ class _Savepoint:
         self._transaction = transaction
 
     async def release(self) -> None:
-        try:
-            await self._transaction.commit()
-        finally:
-            self._scope.leave(self._level)
+        self._scope.check_last(self._level)
+        await self._transaction.commit()
+        self._scope.leave(self._level)
 
-    async def rollback(self) -> None:
+    async def rollback(self, error: BaseException) -> None:
         try:
+            self._scope.check_last(self._level)
             await self._transaction.rollback()
         except Exception:
-            # The operation can't be committed any more either; it says so when it is tried.
-            _log.debug("The connection of %r was lost.", self._scope.operation, exc_info=True)
+            # Something goes on writing, or the connection was lost, or the database has undone more
+            # than that.
+            _log.debug("A savepoint of %r is gone.", self._scope.operation, exc_info=True)
+            self._scope.doom(error)
         finally:
             self._scope.leave(self._level)
 

@@ -202,7 +202,7 @@ class Completion:
             )
         context: CommandContext[Any] = CommandContext(self.commander, each.command, chain)
         slot = context.items[OPERATION] = Slot(context, self.host_id)
-        slot.need().items = dict(each.items)
+        slot.need().whole.items.update(each.items)
         with invalidating(cause):
             token = current.set(context)
             try:

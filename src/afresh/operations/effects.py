@@ -19,7 +19,7 @@ from afresh.graph.table import Table
 from .codec import LogCodec
 from .services import Services, decode_key, encode_arguments
 
-__all__ = ["Call", "Effects", "EffectsData", "Mark", "Replay"]
+__all__ = ["Call", "Effects", "EffectsData", "Replay"]
 
 
 class Call(NamedTuple):
@@ -38,13 +38,6 @@ class Replay(NamedTuple):
     """Of an event, the id of the handler."""
     items: dict[str, Any]
     """What the handler left in the operation for it."""
-
-
-class Mark(NamedTuple):
-    """How far effects went at some moment."""
-
-    calls: int
-    replays: int
 
 
 class EffectsData(msgspec.Struct, omit_defaults=True):
@@ -89,15 +82,10 @@ class Effects:
     def _record(self, table: Table, key: Any, args: tuple[Any, ...]) -> None:
         self._calls[table, key] = args
 
-    def mark(self) -> Mark:
-        """Return how far they go, for `cut`."""
-        return Mark(len(self._calls), len(self.replays))
-
-    def cut(self, mark: Mark) -> None:
-        """Forget what was added since."""
-        while len(self._calls) > mark.calls:
-            self._calls.popitem()
-        del self.replays[mark.replays :]
+    def add(self, effects: Effects) -> None:
+        """Take over those of a nested command."""
+        self._calls.update(effects._calls)
+        self.replays += effects.replays
 
     def encode(self, services: Services, codec: LogCodec) -> str | None:
         """Return them as a text for the log; None if there are none.

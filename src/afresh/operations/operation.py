@@ -17,10 +17,11 @@ from afresh.errors import InvalidStateError
 from afresh.graph.scopes import RecordingInvalidations
 from afresh.primitives.transience import Transience
 
-from .effects import Effects, Mark
+from .effects import Effects
 from .events import OnConflict, OperationEvent, make_event
 from .freshness import Freshness, Log
 from .identity import new_uuid
+from .parts import Part, level_of
 
 _log = logging.getLogger("afresh.operations")
 
@@ -30,6 +31,9 @@ __all__ = ["OPERATION", "Operation", "OperationScope", "Slot", "current_operatio
 class OperationScope(Protocol):
     """What makes an operation durable: the transaction of a database."""
 
+    is_in_doubt: bool
+    """Whether it is not known if a commit that failed happened after all."""
+
     def transience_of(self, error: BaseException) -> Transience:
         """Sort an error, as far as another attempt is concerned."""
         ...
@@ -38,7 +42,15 @@ class OperationScope(Protocol):
         """Commit, with everything that belongs to the operation, and tell that to it.
 
         Raises:
-            Exception: nothing was committed.
+            Exception: nothing was committed, unless it is in doubt.
+        """
+        ...
+
+    async def was_committed(self) -> bool:
+        """Find out whether a commit in doubt happened; if so, tell it to the operation.
+
+        Raises:
+            Exception: that can't be found out now.
         """
         ...
 
@@ -71,12 +83,8 @@ class Operation:
         """The log that it stands in: the names of the database and of the shard."""
         self.logged_at: datetime | None = None
         """When its commit began."""
-        self.items: dict[str, Any] = {}
-        """What the handler leaves for its own block form on other hosts: values JSON can hold."""
-        self.events: dict[str, OperationEvent] = {}
-        """Commands to be handled later, by their names."""
-        self.effects: Effects = Effects()
-        """What it makes stale."""
+        self.whole: Part = Part()
+        """What the outermost command has added, with nested ones that have succeeded."""
         self.scope: OperationScope | None = None
         """Its transaction; None while it is in memory only."""
         self.is_stored: bool = True
@@ -84,6 +92,25 @@ class Operation:
         self.is_committed: bool | None = None
         """Whether it happened; None while that is open."""
         self._when_done: list[Callable[[Operation], Awaitable[None] | None]] = []
+
+    @property
+    def items(self) -> dict[str, Any]:
+        """What the handler leaves for its own block form on other hosts: values JSON can hold."""
+        return self._part().items
+
+    @property
+    def events(self) -> dict[str, OperationEvent]:
+        """Commands to be handled later, by their names; of a nested command, those of its own."""
+        return self._part().events
+
+    @property
+    def effects(self) -> Effects:
+        """What is stale; of a nested command, by what itself has said."""
+        return self._part().effects
+
+    def _part(self) -> Part:
+        level = level_of(current.get())
+        return level if level is not None and level.slot.operation is self else self.whole
 
     @property
     def freshness(self) -> Freshness:
@@ -160,8 +187,7 @@ class Operation:
             on_conflict=on_conflict,
             quantum=quantum,
         )
-        self.events.pop(event.uuid, None)
-        self.events[event.uuid] = event
+        self._part().add_event(event)
         return event
 
     def when_done(self, function: Callable[[Operation], Awaitable[None] | None]) -> None:
@@ -184,6 +210,11 @@ class Operation:
         if self.is_committed is not None:
             raise InvalidStateError(f"{self!r} has ended; change it only while its command runs.")
 
+    async def fail(self) -> None:
+        """Note that it did not happen, and tell those who wait for the end."""
+        self.is_committed = False
+        await self.done()
+
     async def done(self) -> None:
         """Call the functions that wait for the end."""
         for function in self._when_done:
@@ -193,15 +224,6 @@ class Operation:
                     await waiting
             except Exception:
                 _log.exception("%r failed when %r had ended.", function, self)
-
-    def mark(self) -> tuple[Mark, dict[str, OperationEvent]]:
-        """Return what it holds now, for `cut`."""
-        return self.effects.mark(), dict(self.events)
-
-    def cut(self, mark: tuple[Mark, dict[str, OperationEvent]] | None) -> None:
-        """Forget what was added since, or everything: a nested command has failed."""
-        effects, self.events = mark or (Mark(0, 0), {})
-        self.effects.cut(effects)
 
     def __repr__(self) -> str:
         state = {None: "open", True: "committed", False: "rolled back"}[self.is_committed]
@@ -214,15 +236,15 @@ OPERATION = "afresh.operation"
 
 
 class Slot:
-    """Where a command, with all that it calls, keeps its operation."""
+    """Where an attempt of a command, with all that it calls, keeps its operation."""
 
     __slots__ = ("context", "host_id", "operation", "uuid")
 
-    def __init__(self, context: CommandContext[Any], host_id: str) -> None:
+    def __init__(self, context: CommandContext[Any], host_id: str, uuid: str | None = None) -> None:
         self.context = context
         self.host_id = host_id
         self.operation: Operation | None = None
-        self.uuid: str | None = None
+        self.uuid = uuid
         """The name that earlier attempts had."""
 
     def need(self) -> Operation:

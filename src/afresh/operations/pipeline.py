@@ -12,7 +12,7 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from afresh.commands import (
     CommandContext,
@@ -32,21 +32,20 @@ from afresh.primitives.transience import Transience, retry_delay_of
 from .codec import LogCodec
 from .completion import Completion
 from .effects import Replay
-from .freshness import FreshnessGate
+from .freshness import FreshnessGate, tell_caller
 from .identity import new_host_id
 from .operation import OPERATION, Operation, Slot, slot_of
+from .parts import LEVEL, Level, level_of
 from .retries import RetryPolicy
 from .services import Services
 
-__all__ = ["COMMIT_GUARD", "OPERATIONS_PRIORITY", "CommitGuard", "Level", "Operations"]
+__all__ = ["COMMIT_GUARD", "OPERATIONS_PRIORITY", "CommitGuard", "Operations", "roll_back"]
 
 OPERATIONS_PRIORITY: Final = 100_000.0
 """Filters of a lower priority run once for each attempt, and inside of its transaction."""
 
 COMMIT_GUARD: Final = "afresh.commit_guard"
 """Where the context of an outermost command may keep a `CommitGuard`."""
-
-_LEVEL: Final = "afresh.operation_level"
 
 
 class CommitGuard(Protocol):
@@ -68,39 +67,6 @@ class CommitGuard(Protocol):
             Exception: nothing is committed.
         """
         ...
-
-
-class Savepoint(Protocol):
-    """What undoes the writes of a nested command that fails."""
-
-    async def release(self) -> None:
-        """Keep the writes, as far as the operation is committed."""
-        ...
-
-    async def rollback(self) -> None:
-        """Undo the writes."""
-        ...
-
-
-class Level:
-    """A nested command, as far as its operation is concerned."""
-
-    __slots__ = ("outer", "savepoint")
-
-    def __init__(self, outer: Level | None) -> None:
-        self.outer = outer
-        self.savepoint: Savepoint | None = None
-        """Where its writes begin, once there are any."""
-
-
-def level_of(context: CommandContext[Any] | None) -> Level | None:
-    """Return the innermost nested command around; None in an outermost one."""
-    while context is not None and context._items is not None:
-        level: Level | None = context._items.get(_LEVEL)
-        if level is not None:
-            return level
-        context = context.outer
-    return None
 
 
 class Operations:
@@ -138,6 +104,7 @@ class Operations:
         self.retried: int = 0
         """How many attempts followed upon one that failed."""
         self._is_durable = False
+        self.completion.on_completed(tell_caller)
         commander.add(self, name="afresh")
 
     def start(self) -> None:
@@ -167,48 +134,79 @@ class Operations:
         outer = slot_of(context.outer)
         if outer is not None:
             return await self._nested(context, outer, proceed)
-        slot = context.items[OPERATION] = Slot(context, self.host_id)
         items = dict(context.items)
+        slot = context.items[OPERATION] = Slot(context, self.host_id)
         retries = 0
-        while True:
-            try:
-                result = await proceed()
-                _record(slot, context, result)
-                operation = slot.operation
-                if operation is not None:
-                    if operation.scope is not None:
-                        await uncancelled(self._commit(operation))
-                    else:
-                        operation.logged_at = datetime.now(UTC)
-                        operation.is_committed = True
-                        if operation._when_done:
-                            await uncancelled(operation.done())
-                        self.completion.complete(operation)
-                return result
-            except BaseException as error:
-                operation = slot.operation
-                if operation is None or operation.is_committed:
-                    raise
-                transience = await uncancelled(_roll_back(operation, error))
-                if transience is Transience.TRANSIENT:
-                    retries += 1
-                elif transience is not Transience.SUPER_TRANSIENT:
-                    raise
-                if retries > self.retries.retries:
-                    raise
-                delay = max(self.retries.delays[max(retries, 1)], retry_delay_of(error) or 0)
-            self.retried += 1
-            slot.uuid = operation.uuid
-            slot.operation = operation = None
-            context.items.clear()
-            context.items.update(items)
-            await current_clock().sleep(delay)
+        doubt: _Doubt | None = None
+        result: Any = None
+        try:
+            while True:
+                try:
+                    result = await proceed()
+                    _record(slot, None, context, result)
+                    operation = slot.operation
+                    if operation is not None:
+                        if operation.scope is not None:
+                            await uncancelled(self._commit(operation))
+                        else:
+                            operation.logged_at = datetime.now(UTC)
+                            operation.is_committed = True
+                            if operation._when_done:
+                                await uncancelled(self._finish(operation))
+                            else:
+                                self.completion.complete(operation)
+                    return result
+                except BaseException as error:
+                    operation = slot.operation
+                    if operation is None or operation.is_committed:
+                        raise
+                    transience = await uncancelled(roll_back(operation, error))
+                    if doubt is not None and await self._happened(doubt, slot):
+                        return doubt.result
+                    if operation.scope is not None and operation.scope.is_in_doubt:
+                        doubt = _Doubt(operation, result)
+                    if transience is Transience.TRANSIENT:
+                        retries += 1
+                    elif transience is not Transience.SUPER_TRANSIENT:
+                        raise
+                    if retries > self.retries.retries:
+                        raise
+                    delay = max(self.retries.delays[max(retries, 1)], retry_delay_of(error) or 0)
+                self.retried += 1
+                context.items.clear()
+                context.items.update(items)
+                slot = context.items[OPERATION] = Slot(context, self.host_id, operation.uuid)
+                operation = None
+                await current_clock().sleep(delay)
+                if doubt is not None and await self._happened(doubt, slot):
+                    return doubt.result
+        finally:
+            if doubt is not None and not doubt.operation.is_committed:
+                await uncancelled(doubt.operation.fail())
 
     async def _commit(self, operation: Operation) -> None:
         assert operation.scope is not None
         await operation.scope.commit()
-        await operation.done()
-        self.completion.complete(operation)
+        await self._finish(operation)
+
+    async def _finish(self, operation: Operation) -> None:
+        try:
+            await operation.done()
+        finally:
+            self.completion.complete(operation)
+
+    async def _happened(self, doubt: _Doubt, slot: Slot) -> bool:
+        """Whether an attempt whose commit was in doubt was committed after all; completes it."""
+        operation = doubt.operation
+        assert operation.scope is not None
+        try:
+            if not await operation.scope.was_committed():
+                return False
+        except Exception:
+            return False  # still in doubt
+        slot.operation = operation
+        await uncancelled(self._finish(operation))
+        return True
 
     async def complete(self, operation: Operation) -> None:
         """Commit an operation that belongs to no command, and complete it.
@@ -220,32 +218,26 @@ class Operations:
             await uncancelled(self._commit(operation))
         except BaseException as error:
             if not operation.is_committed:
-                await uncancelled(_roll_back(operation, error))
+                await uncancelled(roll_back(operation, error))
+                if operation.is_committed is None:
+                    await uncancelled(operation.fail())
             raise
 
     async def _nested(
         self, context: CommandContext[Any], slot: Slot, proceed: Callable[[], Awaitable[Any]]
     ) -> Any:
-        level = context.items[_LEVEL] = Level(level_of(context.outer))
-        operation = slot.operation
-        mark = operation.mark() if operation is not None else None
-        items: dict[str, Any] = {}
-        if operation is not None:
-            items, operation.items = operation.items, {}
+        level = context.items[LEVEL] = Level(level_of(context.outer), slot)
         try:
             result = await proceed()
-            _record(slot, context, result)
-        except BaseException:
-            if slot.operation is not None:
-                slot.operation.cut(mark)
+            _record(slot, level, context, result)
             if level.savepoint is not None:
-                await uncancelled(level.savepoint.rollback())
+                await level.savepoint.release()
+        except BaseException as error:
+            if level.savepoint is not None:
+                await uncancelled(level.savepoint.rollback(error))
             raise
-        finally:
-            if slot.operation is not None:
-                slot.operation.items = items
-        if level.savepoint is not None:
-            await level.savepoint.release()
+        if slot.operation is not None:
+            (level.outer or slot.operation.whole).add(level)
         return result
 
     def health(self) -> dict[str, Any]:
@@ -261,16 +253,26 @@ class Operations:
         return f"<Operations of {self.host_id}>"
 
 
-async def _roll_back(operation: Operation, error: BaseException) -> Transience:
-    """Undo an operation, and say whether it is worth another attempt."""
+class _Doubt(NamedTuple):
+    """An attempt whose commit failed, and may have happened all the same."""
+
+    operation: Operation
+    result: Any
+
+
+async def roll_back(operation: Operation, error: BaseException) -> Transience:
+    """Undo an operation, and say whether it is worth another attempt.
+
+    One whose commit is in doubt is neither committed nor rolled back then.
+    """
     scope = operation.scope
     transience = Transience.NON_TRANSIENT
     if scope is not None:
         if isinstance(error, Exception):
             transience = scope.transience_of(error)
         await scope.rollback()
-    operation.is_committed = False
-    await operation.done()
+    if scope is None or not scope.is_in_doubt:
+        await operation.fail()
     return transience
 
 
@@ -289,16 +291,19 @@ def asks(definition: HandlerDefinition) -> bool:
     return code is not None and "is_invalidating" in code.co_names
 
 
-def _record(slot: Slot, context: CommandContext[Any], result: Any) -> None:
-    """Add what a command made stale to its operation."""
+def _record(slot: Slot, level: Level | None, context: CommandContext[Any], result: Any) -> None:
+    """Add what a command made stale to its part of the operation."""
     final = context.chain.final
     if final is None or final.definition is None:
         return
     invalidates = final.definition.invalidates
+    if invalidates is None and not asks(final.definition):
+        return
+    whole = slot.need().whole
+    part = level or whole
     if invalidates is not None:
-        with slot.need().effects.recording():
+        with part.effects.recording():
             invalidates(final.owner, context.command, result)
-    elif asks(final.definition):
-        operation = slot.need()
+    else:
         chain = final.id if context.chain.is_event else None
-        operation.effects.replays.append(Replay(context.command, chain, dict(operation.items)))
+        part.effects.replays.append(Replay(context.command, chain, dict(part.items)))
