@@ -158,6 +158,8 @@ def _kind_of(error: BaseException) -> Transience:
         return Transience.TRANSIENT
     if (number := _number_of(error)) is not None:
         return _transient_if(number in _TRANSIENT_NUMBERS)
+    if type(error).__name__ == "InternalClientError" and _is_of(type(error), {"asyncpg"}):
+        return Transience.TRANSIENT  # the connection broke between two steps of the driver
     return Transience.UNKNOWN
 
 
@@ -181,14 +183,11 @@ def _sqlite_code_of(error: BaseException) -> int | None:
 
 def _number_of(error: BaseException) -> int | None:
     """The number with which errors of asyncmy and aiomysql begin."""
-    if not _is_of_mysql(type(error)):
+    if not _is_of(type(error), {"asyncmy", "pymysql", "aiomysql", "MySQLdb"}):
         return None
     number = error.args[0] if error.args else None
     return number if isinstance(number, int) else None
 
 
-def _is_of_mysql(error_type: type) -> bool:
-    return any(
-        base.__module__.partition(".")[0] in {"asyncmy", "pymysql", "aiomysql", "MySQLdb"}
-        for base in error_type.__mro__
-    )
+def _is_of(error_type: type, packages: set[str]) -> bool:
+    return any(base.__module__.partition(".")[0] in packages for base in error_type.__mro__)
