@@ -52,6 +52,7 @@ class Workers:
         self._timeout = timeout
         self._queue: deque[LoggedOperation] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left_behind: set[asyncio.Task[None]] = set()
         self._able = 0  # workers that wait for their turn only
         self._progress: asyncio.Future[None] | None = None
 
@@ -71,20 +72,18 @@ class Workers:
                     continue
                 self._start()
             await asyncio.sleep(0)
-        if self._tasks:
-            is_over = False
+        if not self._tasks - self._left_behind:
+            return
+        timer = current_clock().call_later(patience, self._leave_behind)
+        try:
+            while self._tasks - self._left_behind:
+                await self._wait()
+        finally:
+            timer.cancel()
 
-            def end() -> None:
-                nonlocal is_over
-                is_over = True
-                self._wake()
-
-            timer = current_clock().call_later(patience, end)
-            try:
-                while self._tasks and not is_over:
-                    await self._wait()
-            finally:
-                timer.cancel()
+    def _leave_behind(self) -> None:
+        self._left_behind |= self._tasks
+        self._wake()
 
     async def aclose(self) -> None:
         """Cancel what is being applied."""
@@ -135,6 +134,7 @@ class Workers:
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._left_behind.discard(task)
         self._wake()
 
     def _wake(self) -> None:

@@ -150,7 +150,7 @@ class EventProcessor:
     async def _fail(self, event: ClaimedEvent, error: BaseException) -> Outcome:
         told = f"{type(error).__qualname__}: {error}"
         if event.attempts >= self._options.attempts:
-            return await self._bury(event, told, error)
+            return await self._bury(event, told)
         pause = max(self._retries[event.attempts], retry_delay_of(error) or 0.0)
         if not await self._record(lambda: self._log.postpone(event, told, pause)):
             await self._give_back(event)
@@ -164,9 +164,7 @@ class EventProcessor:
         )
         return Outcome.FAILED
 
-    async def _bury(
-        self, event: ClaimedEvent, told: str, error: BaseException | None = None
-    ) -> Outcome:
+    async def _bury(self, event: ClaimedEvent, told: str) -> Outcome:
         if not await self._record(lambda: self._log.bury(event, told)):
             await self._give_back(event)
             return Outcome.LOST
@@ -175,7 +173,6 @@ class EventProcessor:
             event.uuid,
             event.attempts,
             told,
-            exc_info=error,
         )
         return Outcome.DEAD
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLogReader"]
 
-_SHORTEST_PAUSE = 0.05
-"""Events may be due and yet held by somebody who is just about to change them."""
+_SHORTEST_PAUSE = 0.001
+_HELD_PAUSE = 0.05
+"""Events may be due, and yet held by somebody who is just about to change them."""
 _COUNT_EVERY = 60.0
 
 
@@ -70,10 +71,10 @@ class EventLogReader(Worker):
         self._processor = EventProcessor(self._log, commander, codec, self.options)
         self._periods = RetryDelays.fixed(self.options.check_period)
         self._running: set[asyncio.Task[None]] = set()
-        self._concurrency = self.options.concurrency
-        connections: Any = getattr(shard.write.pool, "size", None)
-        if connections is not None:  # commands of users need some, too
-            self._concurrency = max(1, min(self._concurrency, connections() // 2))
+        self._concurrency: int = self.options.concurrency
+        connections = getattr(shard.write.pool, "size", int)()
+        if connections > 1:  # of which commands of users need some, too; SQLite's one is shared
+            self._concurrency = min(self._concurrency, connections // 2)
         self._lateness = 0.0
         self._dead = 0
         self._counted_at = -math.inf
@@ -160,7 +161,8 @@ class EventLogReader(Worker):
             self._dead, self._counted_at = await self._log.count_dead(), now
         pause = self._periods[1]
         if outlook.pause is not None and len(self._running) < self._concurrency:
-            pause = min(pause, max(outlook.pause, _SHORTEST_PAUSE))
+            least = _SHORTEST_PAUSE if outlook.pause else _HELD_PAUSE
+            pause = min(pause, max(outlook.pause, least))
         return pause
 
     async def _take(self, most: int) -> int:

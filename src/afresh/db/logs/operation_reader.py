@@ -155,7 +155,10 @@ class OperationLogReader(Worker):
         self._is_at_beginning = newest is None
         self._cursor = recent or (newest or 0) + 1
         before = [row[0] for row in await self._fetch(self._before, cursor=self._cursor)]
-        for index, following in pairwise([*reversed(before), self._cursor]):
+        seen = [*reversed(before), self._cursor]
+        if len(before) < _LOOK_BACK_ROWS and seen[0] <= _LOOK_BACK_ROWS:
+            seen.insert(0, 0)  # nothing was trimmed yet
+        for index, following in pairwise(seen):
             if following > index + 1:
                 self._backlog.add_gaps(index + 1, following)
         self._last_read = current_clock().now()
@@ -177,7 +180,7 @@ class OperationLogReader(Worker):
 
         Args:
             index: of an operation that is committed.
-            timeout: the longest wait, in seconds.
+            timeout: the longest wait, in seconds; 0 only looks at what is known.
 
         Returns:
             Whether it is so; false when the time ran out first, or the reader was closed.
@@ -185,7 +188,7 @@ class OperationLogReader(Worker):
         gaps = self._backlog.gaps
         if self._is_applied(index) and not (gaps and min(gaps) <= index):
             return True
-        if not self.is_running:
+        if timeout <= 0 or not self.is_running:
             return False
         # A read that goes on may have begun too early.
         needed = self._reads + (2 if self.is_working else 1)

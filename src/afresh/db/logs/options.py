@@ -85,7 +85,7 @@ class EventLogOptions:
     Args:
         check_period: events that are due are looked for at least this often, ±10 %.
         concurrency: how many events this host processes at once; at most half as many as there are
-            connections for commands.
+            connections for commands (of which SQLite has one, for which they queue).
         lease: how long a host has an event to itself. After this, others take over from a host that
             died. While an event is processed its lease is renewed when 60 % of it are over; a
             handler that works longer than that in one transaction above READ COMMITTED fails then,
