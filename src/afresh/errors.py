@@ -8,6 +8,7 @@ AfreshError
 ├── NotCapturedError           the captured block called no compute method
 ├── HandlerNotFoundError       nothing handles the command (also a LookupError)
 ├── LogDecodeError             what stands in a log can't be read (also a ValueError)
+├── EnvelopeError              a message of a broker can't be read (also a ValueError)
 ├── EventConflictError         an event of that name is there already
 ├── LeaseLostError             another host has taken over what this one was working at
 ├── ReadOnlyError              a session that only reads was asked to write
@@ -42,6 +43,7 @@ __all__ = [
     "DefinitionError",
     "DisconnectedError",
     "EndpointNotFoundError",
+    "EnvelopeError",
     "EventConflictError",
     "FormatError",
     "HandlerNotFoundError",
@@ -108,6 +110,10 @@ class LogDecodeError(AfreshError, ValueError):
 
     def __reduce__(self) -> tuple[type[LogDecodeError], tuple[str, str]]:
         return type(self), (str(self), self.tag)
+
+
+class EnvelopeError(AfreshError, ValueError):
+    """What came from a message broker is no CloudEvent, or one that can't be read."""
 
 
 class EventConflictError(AfreshError):

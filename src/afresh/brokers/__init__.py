@@ -1,0 +1,1 @@
+"""Message brokers: how other services hear of what was committed here."""

@@ -1,0 +1,300 @@
+"""A broker within the process: for tests, and for programs that need no other.
+
+Messages live as long as the process does. All transports of one name share a broker, as separate
+services that connect to one would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from afresh.errors import InvalidStateError
+from afresh.primitives.clock import current_clock
+from afresh.primitives.tasks import start_background
+
+from ..lanes import Lanes
+from ..transport import (
+    CONFIRMED,
+    Ack,
+    Capabilities,
+    DeadLetter,
+    DeadMessage,
+    Disposition,
+    Handler,
+    IncomingMessage,
+    Outcome,
+    OutgoingMessage,
+    PublishResult,
+    Retry,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+
+__all__ = ["MemoryBroker", "MemoryTransport"]
+
+MAX_BYTES = 1_048_576
+
+
+class MemoryTransport(Transport):
+    """A connection to a broker within the process.
+
+    Args:
+        url: ``memory://``, or ``memory://name`` for a broker of that name, shared by all
+            transports of the process.
+        broker: the broker, in place of one that has a name.
+
+    Example:
+        ```python
+        app = App(database=…, broker="memory://")
+        ```
+    """
+
+    def __init__(self, url: str = "memory://", *, broker: MemoryBroker | None = None) -> None:
+        self.broker: MemoryBroker = broker or _brokers.setdefault(
+            url.partition("://")[2], MemoryBroker()
+        )
+        self.capabilities: Capabilities = Capabilities(
+            name="memory",
+            prefix="ce-",
+            is_durable=False,
+            ordered_keys=True,
+            deduplicates=0,
+            delays_retries=True,
+            has_dead_letters=True,
+            max_bytes=MAX_BYTES,
+        )
+        self._is_open = False
+
+    async def start(self) -> None:
+        if self.broker.is_stopped:
+            raise ConnectionError("The broker in memory is stopped.")
+        self._is_open = True
+
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
+        if not self._is_open or self.broker.is_stopped:
+            gone = PublishResult(Outcome.UNAVAILABLE, "The broker in memory is stopped.")
+            return [gone] * len(messages)
+        results = []
+        for message in messages:
+            if len(message.body) > self.capabilities.max_bytes:
+                error = f"{len(message.body):,} bytes are more than {MAX_BYTES:,}."
+                results.append(PublishResult(Outcome.PERMANENT, error))
+            else:
+                self.broker.take(message)
+                results.append(CONFIRMED)
+        await asyncio.sleep(0)
+        return results
+
+    async def subscribe(self, subscription: Subscription, handler: Handler) -> Subscribed:
+        if not self._is_open:
+            raise InvalidStateError("Start the transport before you subscribe.")
+        return _Subscribed(self.broker, self.broker.group_of(subscription), subscription, handler)
+
+    async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
+        group = self.broker.group_of(subscription)
+        return list(itertools.islice(group.dead.values(), limit))
+
+    async def requeue_dead(
+        self, subscription: Subscription, ids: Sequence[str] | None = None
+    ) -> int:
+        group = self.broker.group_of(subscription)
+        wanted = list(group.dead) if ids is None else [each for each in ids if each in group.dead]
+        for each in wanted:
+            group.put(replace(group.dead.pop(each).message, deliveries=0))
+        return len(wanted)
+
+    async def drop_dead(self, subscription: Subscription, ids: Sequence[str] | None = None) -> int:
+        group = self.broker.group_of(subscription)
+        wanted = list(group.dead) if ids is None else [each for each in ids if each in group.dead]
+        for each in wanted:
+            del group.dead[each]
+        return len(wanted)
+
+    def health(self) -> dict[str, Any]:
+        is_connected = self._is_open and not self.broker.is_stopped
+        return {"connected": is_connected, "error": None if is_connected else "It is stopped."}
+
+    async def aclose(self) -> None:
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryTransport to {self.broker!r}>"
+
+
+class MemoryBroker:
+    """What transports in memory connect to."""
+
+    def __init__(self) -> None:
+        self.is_stopped: bool = False
+        """Whether nothing can reach it; see `stop`."""
+        self._groups: dict[tuple[str, str], _Group] = {}
+        self._hosts: dict[int, _Group] = {}
+
+    def stop(self) -> None:
+        """Be out of reach, as a broker that is down; what it holds stays."""
+        self.is_stopped = True
+
+    def resume(self) -> None:
+        """Be in reach again."""
+        self.is_stopped = False
+        for group in (*self._groups.values(), *self._hosts.values()):
+            group.ready.set()
+
+    def take(self, message: OutgoingMessage) -> None:
+        """Hand a message to all groups that there are."""
+        incoming = IncomingMessage(
+            message.destination,
+            message.body,
+            message.content_type,
+            dict(message.attributes),
+            dict(message.headers),
+            message.key,
+            deliveries=0,
+        )
+        for group in (*self._groups.values(), *self._hosts.values()):
+            wanted = group.types
+            if group.destination == message.destination and (not wanted or message.type in wanted):
+                group.put(incoming)
+
+    def group_of(self, subscription: Subscription) -> _Group:
+        """Return the messages of a group; a new one for a broadcast."""
+        if subscription.mode == "broadcast":
+            group = _Group(subscription)
+            self._hosts[id(group)] = group
+            return group
+        key = subscription.destination, subscription.group
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = _Group(subscription)
+        found.types = subscription.types
+        return found
+
+    def forget(self, group: _Group) -> None:
+        """Drop what a broadcast has not handled: nobody else gets it."""
+        self._hosts.pop(id(group), None)
+
+    def __repr__(self) -> str:
+        return f"<MemoryBroker of {len(self._groups)} groups>"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    message: IncomingMessage
+    due: float
+
+
+class _Group:
+    """The messages of one group that are not settled."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.destination = subscription.destination
+        self.types = subscription.types
+        self.messages: deque[IncomingMessage] = deque()
+        self.later: list[_Waiting] = []
+        self.dead: dict[str, DeadMessage] = {}
+        self.ready = asyncio.Event()
+
+    def put(self, message: IncomingMessage) -> None:
+        self.messages.append(message)
+        self.ready.set()
+
+    def put_back(self, message: IncomingMessage, delay: float) -> None:
+        if delay > 0:
+            self.later.append(_Waiting(message, current_clock().now() + delay))
+            self.ready.set()
+        else:
+            self.messages.appendleft(message)
+            self.ready.set()
+
+    def next_due(self) -> float | None:
+        """Make ready what is due; returns the seconds until more is."""
+        now = current_clock().now()
+        due = [each for each in self.later if each.due <= now]
+        if due:
+            self.later = [each for each in self.later if each.due > now]
+            self.messages.extendleft(each.message for each in reversed(due))
+        return min((each.due - now for each in self.later), default=None)
+
+
+class _Subscribed(Subscribed):
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        group: _Group,
+        subscription: Subscription,
+        handler: Handler,
+    ) -> None:
+        self._broker = broker
+        self._group = group
+        self._subscription = subscription
+        self._lanes = Lanes(subscription, handler)
+        self._held: dict[int, IncomingMessage] = {}
+        self._numbers = itertools.count()
+        self._task = start_background(
+            self._fetch(), name=f"subscription of {subscription.group} in memory"
+        )
+
+    async def _fetch(self) -> None:
+        group = self._group
+        while True:
+            group.ready.clear()
+            pause = group.next_due()
+            while group.messages and not self._broker.is_stopped:
+                message = group.messages.popleft()
+                message = replace(message, deliveries=message.deliveries + 1)
+                number = next(self._numbers)
+                self._held[number] = message
+                await self._lanes.put(message, self._settling(number))
+            await _wait(group.ready, pause)
+
+    def _settling(self, number: int) -> Any:
+        async def settle(disposition: Disposition) -> None:
+            message = self._held.pop(number)
+            match disposition:
+                case Ack():
+                    return
+                case Retry(delay):
+                    self._group.put_back(message, delay)
+                case DeadLetter(reason, error):
+                    name = f"{time.time_ns()}-{number}"
+                    self._group.dead[name] = DeadMessage(name, message, reason, error, time.time())
+
+        return settle
+
+    async def aclose(self, drain: float = 30.0) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._lanes.aclose(drain)
+        if self._subscription.mode == "broadcast":
+            self._broker.forget(self._group)
+        for message in reversed(self._held.values()):
+            self._group.put_back(message, 0)
+        self._held.clear()
+
+    def health(self) -> dict[str, Any]:
+        return {
+            "in_flight": self._lanes.in_flight,
+            "lag": len(self._group.messages) + len(self._group.later),
+            "error": "The broker in memory is stopped." if self._broker.is_stopped else None,
+        }
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    if seconds is None:
+        await event.wait()
+        return
+    timer = current_clock().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
+
+
+_brokers: dict[str, MemoryBroker] = {}
