@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Self
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from afresh.errors import InvalidStateError
 from afresh.graph import Computed, ComputedOptions, try_current_computed
@@ -76,13 +77,13 @@ class TrackedReads:
         roots = {_root(engine.sync_engine): None for engine in engines}
         stops = [track(root, shard, self._reader) for root in roots]
         for root in roots:
-            event.listen(root, "begin", self._began)
+            event.listen(root, "checkout", self._checked_out)
 
         def stop() -> None:
             for each in stops:
                 each()
             for root in roots:
-                event.remove(root, "begin", self._began)
+                event.remove(root, "checkout", self._checked_out)
 
         return stop
 
@@ -148,8 +149,9 @@ class TrackedReads:
 
     # -- reads
 
-    def _began(self, connection: Connection) -> None:
-        connection.info[self] = self._clock
+    def _checked_out(self, driver: Any, record: ConnectionPoolEntry, connection: Any) -> None:
+        # Before any transaction begins on it.
+        record.info[self] = self._clock
 
     def _reader(self, connection: Connection) -> _Recording | None:
         node = try_current_computed()

@@ -361,6 +361,5 @@ def transact(engine: Engine, some: list[Change]) -> Any:
             session.commit()
         except IntegrityError:
             session.rollback()
-            assert recorder.writes == ()
             return ()
     return writes

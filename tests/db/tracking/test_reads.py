@@ -31,7 +31,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
-    event,
     exists,
     func,
     literal,
@@ -351,14 +350,18 @@ async def test_ddl_and_savepoints_read_nothing(engine: AsyncEngine) -> None:
     assert await reads_of(engine, query) - {WHOLE} == set()
 
 
-async def test_a_read_is_on_record_before_its_statement_runs(engine: AsyncEngine) -> None:
+async def test_a_read_is_on_record_before_its_statement_runs(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit in between would be missed for ever otherwise."""
     order: list[Any] = []
+    execute = engine.dialect.do_execute
 
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def about_to_run(*_: Any) -> None:
+    def run(*arguments: Any) -> None:
         order.append("runs")
+        execute(*arguments)
 
+    monkeypatch.setattr(engine.dialect, "do_execute", run)
     async with AsyncSession(engine) as session:
         await session.connection()
         order.clear()

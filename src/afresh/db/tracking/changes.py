@@ -22,7 +22,7 @@ from .queries import TablePlan
 from .touches import changes
 from .values import UNKNOWN, Converter, converter, key_columns
 
-__all__ = ["ChangePlan", "Held", "HeldValues", "plan_change"]
+__all__ = ["ChangePlan", "Held", "HeldValues", "RowsPlan", "plan_change"]
 
 HeldValues: TypeAlias = Mapping[str, tuple[Any, ...]]
 """Values of a row that an object holds, old and new ones, by the name of the column."""
@@ -72,32 +72,36 @@ class RowsPlan(NamedTuple):
     """The columns of the primary key."""
     is_insert: bool
 
-    def rows(
+    def changed(
         self,
         parameters: Sequence[Mapping[str, Any]],
         expanded: Mapping[str, Sequence[str]],
-        inserted: Sequence[Any],
         held: Held,
     ) -> tuple[Row, ...] | None:
-        """The rows of one execution, None where they are too many.
+        """The rows that an execution changes or deletes, None where they are too many.
 
         Args:
             parameters: of each repetition, by name.
             expanded: the names into which those of IN were expanded.
-            inserted: the primary keys of inserted rows, as far as the database told.
             held: finds what objects hold.
+        """
+        if len(parameters) > MAX_WRITE_ROWS:
+            return None
+        return tuple(self._changed(each, expanded, held) for each in parameters)
+
+    def inserted(
+        self, parameters: Sequence[Mapping[str, Any]], keys: Sequence[Any]
+    ) -> tuple[Row, ...] | None:
+        """The rows that an execution has added, None where they are too many.
+
+        Args:
+            parameters: of each repetition, by name.
+            keys: the primary keys that the rows got, as far as the database told.
         """
         if len(parameters) * len(self.sources) > MAX_WRITE_ROWS:
             return None
-        if self.is_insert:
-            return tuple(self._inserted(parameters, inserted))
-        return tuple(self._changed(each, expanded, held) for each in parameters)
-
-    def _inserted(
-        self, parameters: Sequence[Mapping[str, Any]], inserted: Sequence[Any]
-    ) -> list[Row]:
         rows: list[Row] = []
-        told = inserted if len(inserted) == len(parameters) and len(self.sources) == 1 else ()
+        told = keys if len(keys) == len(parameters) and len(self.sources) == 1 else ()
         for number, each in enumerate(parameters):
             for sources in self.sources:
                 row = _stored(sources, each)
@@ -107,7 +111,7 @@ class RowsPlan(NamedTuple):
                         if column.name not in row and value is not None:
                             self._add(row, column.name, value)
                 rows.append(row)
-        return rows
+        return tuple(rows)
 
     def _changed(
         self, parameters: Mapping[str, Any], expanded: Mapping[str, Sequence[str]], held: Held

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import ExceptionContext, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import SavepointClause
+from sqlalchemy.sql.elements import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
 
-from .changes import ChangePlan, plan_change
+from .changes import ChangePlan, RowsPlan, plan_change
 from .facts import EVERYTHING, Read, TableName, Write
 from .queries import QueryPlan, plan_query
 from .reading import FindReader, current_reader
@@ -45,14 +48,15 @@ def track(
         stop = track(engine)
         ```
     """
-    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    # The events of an engine would make each of its connections slower than those of the dialect.
+    dialect = (engine.sync_engine if isinstance(engine, AsyncEngine) else engine).dialect
     listeners = _Tracker(database, reader).listeners()
     for name, listener in listeners.items():
-        event.listen(sync, name, listener)
+        event.listen(dialect, name, listener)
 
     def stop() -> None:
         for name, listener in listeners.items():
-            event.remove(sync, name, listener)
+            event.remove(dialect, name, listener)
 
     return stop
 
@@ -83,41 +87,35 @@ class _Tracker:
     def listeners(self) -> dict[str, Callable[..., None]]:
         """By the name of the event."""
         return {
-            "before_cursor_execute": self.before_cursor_execute,
-            "after_execute": self.after_execute,
-            "handle_error": self.handle_error,
-            "rollback_savepoint": self.rollback_savepoint,
-            "rollback": self.rollback,
-            "rollback_twophase": self.rollback_twophase,
-            "commit": self.commit,
-            "commit_twophase": self.commit_twophase,
+            "do_execute": self.do_execute,
+            "do_executemany": self.do_execute,
+            "do_execute_no_params": self.do_execute_no_params,
         }
+
+    # Whatever they return tells SQLAlchemy to execute the statement itself.
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        self.executing(statement, context)
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any) -> None:
+        self.executing(statement, context)
+
+    def executing(self, statement: str, context: Any) -> None:
+        """A statement is about to run; one in several batches comes once for each."""
+        reader = self.reader(context.root_connection)
+        if reader is not None:
+            for read in self.reads(context.root_connection, statement, context):
+                reader.record(read)
+        writer = writer_of(context)
+        if writer is not None:
+            writer.execute(context, partial(self.record_writes, writer, statement, context))
 
     # --- reads ---------------------------------------------------------------
 
-    def before_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: ExecutionContext | None,
-        executemany: bool,
-    ) -> None:
-        reader = self.reader(connection)
-        if reader is not None:
-            for read in self.reads(connection, statement, context):
-                reader.record(read)
-        if context is None or context.compiled is None:
-            # `exec_driver_sql`, of which no other event tells.
-            writer = writer_of(connection)
-            if writer is not None:
-                self.raw_change(writer, connection, statement, context)
-
     def reads(self, connection: Connection, statement: str, context: Any) -> Iterable[Read]:
-        options = context.execution_options if context is not None else {}
+        options = context.execution_options
         named = named_by_option(self.database, options, connection.dialect)
-        compiled = context.compiled if context is not None else None
+        compiled = context.compiled
         if not isinstance(compiled, SQLCompiler):
             if compiled is not None:
                 return ()  # DDL
@@ -162,88 +160,48 @@ class _Tracker:
 
     # --- writes --------------------------------------------------------------
 
-    def after_execute(
-        self,
-        connection: Connection,
-        element: Any,
-        multiple: Any,
-        parameters: Any,
-        options: Any,
-        result: Any,
-    ) -> None:
-        writer = writer_of(connection)
-        if writer is None:
-            return
-        context = getattr(result, "context", None)
-        if context is None:
-            return  # a sequence
-        if isinstance(element, SavepointClause):
-            # The event of that name comes before the savepoint has one.
-            writer.began_savepoint(element.ident)
-            return
-        if context.compiled is not None:
-            self.record_execution(writer, connection, context.compiled.string, context)
-
-    def record_execution(
-        self,
-        writer: WriteRecorder,
-        connection: Connection,
-        statement: str,
-        context: Any,
-        *,
-        failed: bool = False,
-    ) -> None:
+    def record_writes(self, writer: WriteRecorder, statement: str, context: Any) -> None:
         compiled = context.compiled
-        if context.isddl:
+        element = compiled.statement if compiled is not None else None
+        if isinstance(element, SavepointClause):
+            writer.began_savepoint(element.ident)
+        elif isinstance(element, RollbackToSavepointClause):
+            writer.rolled_back_to_savepoint(element.ident)
+        elif context.isddl:
             writer.record(Write(self.everything))
         elif not isinstance(compiled, SQLCompiler) or compiled.isplaintext or context.is_text:
-            self.raw_change(writer, connection, statement, context)
+            self.record_raw_change(writer, statement, context)
         else:
-            self.record_change(writer, connection, compiled, context, failed=failed)
+            self.record_change(writer, compiled, context)
 
-    def record_change(
-        self,
-        writer: WriteRecorder,
-        connection: Connection,
-        compiled: SQLCompiler,
-        context: Any,
-        *,
-        failed: bool = False,
-    ) -> None:
+    def record_change(self, writer: WriteRecorder, compiled: SQLCompiler, context: Any) -> None:
         options = context.execution_options
-        dialect = connection.dialect
+        dialect = compiled.dialect
         plan = self.plan_change(compiled)
         named = named_by_option(self.database, options, dialect)
+        if not plan.changes or (named is not None and not named):
+            return
         if plan.is_everything and named is None:
             writer.record(Write(self.everything))
             return
-        if named is not None and not named:
-            return
-        if named is not None and plan.changes:
-            for name in named:
-                writer.record(Write(name))
+        for name in named or ():
+            writer.record(Write(name))
         translate = options.get("schema_translate_map")
         for table in plan.whole:
             writer.record(Write(table_name(self.database, table, dialect, translate)))
-        if plan.rows is not None:
-            name = table_name(self.database, plan.rows.table, dialect, translate)
-            rows = None
-            if not failed:
-                rows = plan.rows.rows(
-                    context.compiled_parameters,
-                    context._expanded_parameters,
-                    (context.inserted_primary_key_rows or ()) if plan.rows.is_insert else (),
-                    partial(writer.held, name),
-                )
-            writer.record(Write(name, rows), plan.rows.key_names)
-
-    def handle_error(self, failure: ExceptionContext) -> None:
-        """Of a statement that failed some rows may be changed all the same, where it had many."""
-        connection, context = failure.connection, failure.execution_context
-        writer = writer_of(connection) if connection is not None else None
-        if connection is None or writer is None or context is None:
+        if plan.rows is None:
             return
-        self.record_execution(writer, connection, failure.statement or "", context, failed=True)
+        rows = plan.rows
+        name = table_name(self.database, rows.table, dialect, translate)
+        if rows.is_insert:
+            writer.record_later(partial(_inserted, name, rows, context))
+        else:
+            changed = rows.changed(
+                context.compiled_parameters,
+                context._expanded_parameters,
+                partial(writer.held, name),
+            )
+            writer.record(Write(name, changed), rows.key_names)
 
     def plan_change(self, compiled: SQLCompiler) -> ChangePlan:
         cached = self.changes.get(compiled)
@@ -256,35 +214,16 @@ class _Tracker:
         self.changes[compiled] = plan, size
         return plan
 
-    def raw_change(
-        self, writer: WriteRecorder, connection: Connection, statement: str, context: Any
-    ) -> None:
+    def record_raw_change(self, writer: WriteRecorder, statement: str, context: Any) -> None:
+        if is_control(statement):
+            writer.distrust_all()
         if only_reads(statement) or is_control(statement):
             return
-        options = context.execution_options if context is not None else {}
-        named = named_by_option(self.database, options, connection.dialect)
+        named = named_by_option(self.database, context.execution_options, context.dialect)
         for name in (self.everything,) if named is None else named:
             writer.record(Write(name))
 
-    # --- transactions --------------------------------------------------------
 
-    def rollback_savepoint(self, connection: Connection, name: str, context: None) -> None:
-        writer = writer_of(connection)
-        if writer is not None:
-            writer.rolled_back_to_savepoint(name)
-
-    def rollback(self, connection: Connection) -> None:
-        writer = writer_of(connection)
-        if writer is not None:
-            writer.rolled_back()
-
-    def rollback_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
-        self.rollback(connection)
-
-    def commit(self, connection: Connection) -> None:
-        writer = writer_of(connection)
-        if writer is not None:
-            writer.committed()
-
-    def commit_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
-        self.commit(connection)
+def _inserted(name: TableName, rows: RowsPlan, context: Any) -> tuple[Write, Sequence[str]]:
+    keys = context.inserted_primary_key_rows or ()
+    return Write(name, rows.inserted(context.compiled_parameters, keys)), rows.key_names

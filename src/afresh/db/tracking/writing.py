@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,7 @@ __all__ = ["WriteRecorder", "writer_of"]
 
 _OPTION: Final = "afresh_write_recorder"
 
+Later: TypeAlias = Callable[[], tuple[Write, Sequence[str]]]
 _Key: TypeAlias = tuple[tuple[str, Value], ...]
 
 # Where a row can't change between the statement that loads it and the one that changes it without
@@ -34,8 +36,8 @@ STABLE: Final = {
 class WriteRecorder:
     """Sees which rows the statements of a connection change, whatever task runs them.
 
-    Its engine must be tracked. Writes that are rolled back, whole or to a savepoint, are forgotten;
-    make a new recorder for each attempt of something that is retried.
+    Its engine must be tracked. Writes that are rolled back to a savepoint are forgotten. Make a new
+    recorder for each transaction, so also for each attempt of something that is retried.
 
     Args:
         connection: whose statements count from now on; started already.
@@ -54,12 +56,12 @@ class WriteRecorder:
     """
 
     __slots__ = (
-        "_committed",
-        "_connection",
         "_counts",
         "_distrusted",
+        "_executing",
         "_followed",
         "_is_stable",
+        "_later",
         "_savepoints",
         "_writes",
     )
@@ -67,20 +69,21 @@ class WriteRecorder:
     def __init__(
         self, connection: AsyncConnection | Connection, isolation: str | None = None
     ) -> None:
-        self._connection = _sync(connection)
-        stable = STABLE.get(self._connection.dialect.name, ())
-        self._is_stable = self._connection.dialect.name == "sqlite" or (
+        sync = _sync(connection)
+        stable = STABLE.get(sync.dialect.name, ())
+        self._is_stable = sync.dialect.name == "sqlite" or (
             isolation is not None and isolation.replace("_", " ").upper() in stable
         )
         self._writes: list[tuple[Write, tuple[str, ...]]] = []
         """In order, each with the names of the columns that tell the rows apart."""
-        self._committed = 0
+        self._executing: object = None
+        self._later: Later | None = None
         self._savepoints: list[tuple[str, int]] = []
         self._counts: dict[TableName, int] = {}
         self._followed: list[FollowedSession] = []
         self._distrusted: set[TableName] | None = set()
         """The tables whose objects are not to be trusted any more; None is all."""
-        self._connection.execution_options(**{_OPTION: self})
+        sync.execution_options(**{_OPTION: self})
 
     def follow(self, session: AsyncSession | Session) -> None:
         """Let the objects of a session tell what the rows that it flushes had before.
@@ -98,7 +101,8 @@ class WriteRecorder:
 
     @property
     def writes(self) -> tuple[Write, ...]:
-        """What was written and not rolled back, one for each table."""
+        """What was written and not rolled back to a savepoint, one for each table."""
+        self._settle()
         tables: dict[TableName, _Rows | None] = {}
         for write, key in self._writes:
             rows = tables.setdefault(write.table, _Rows())
@@ -113,8 +117,6 @@ class WriteRecorder:
             if name.name == EVERYTHING or name.database not in everything
         )
 
-    # -- for the tracker, whose events come here
-
     def record(self, write: Write, key: Sequence[str] = ()) -> None:
         """Put a write on record, as statements do; for what no statement shows, like triggers.
 
@@ -122,12 +124,38 @@ class WriteRecorder:
             write: what is changed.
             key: the names of the columns that tell its rows apart, for rows that have them.
         """
+        self._settle()
         if self._distrusted is not None and not all(_key_of(row, key) for row in write.rows or ()):
             # Which objects are of these rows can't be told, so any may be behind from now on.
             self._distrusted.add(write.table)
         self._add(write, tuple(key))
-        if self._connection._is_autocommit_isolation():
-            self._committed = len(self._writes)
+
+    # -- for the tracker, whose events come here
+
+    def execute(self, execution: object, record: Callable[[], None]) -> None:
+        """A statement is about to run.
+
+        Args:
+            execution: the same object for all batches of one statement.
+            record: puts what it writes on record.
+        """
+        if execution is not self._executing:
+            self._settle()
+            self._executing = execution
+            record()
+
+    def record_later(self, later: Later) -> None:
+        """Put a write on record that is known when its statement has run.
+
+        Args:
+            later: gives what `record` takes.
+        """
+        self._later = later
+
+    def _settle(self) -> None:
+        later, self._later = self._later, None
+        if later is not None:
+            self.record(*later())
 
     def held(self, name: TableName, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
         """What an object of a followed session knows of a row."""
@@ -140,30 +168,28 @@ class WriteRecorder:
         return None
 
     def began_savepoint(self, name: str) -> None:
-        """A savepoint was set."""
+        """A savepoint is set."""
+        self._settle()
         self._savepoints.append((name, len(self._writes)))
 
     def rolled_back_to_savepoint(self, name: str) -> None:
         """What was written since the savepoint is undone; the savepoint is still there."""
-        # An object that was loaded in between keeps the values that are undone.
-        self._distrusted = None
+        self._settle()
+        self.distrust_all()
         while self._savepoints:
             savepoint, length = self._savepoints[-1]
             if savepoint == name:
-                self._cut(max(length, self._committed))
+                kept = self._writes[:length]
+                self._writes.clear()
+                self._counts.clear()
+                for write, key in kept:
+                    self._add(write, key)
                 return
             self._savepoints.pop()
 
-    def rolled_back(self) -> None:
-        """What was written since the last commit is undone."""
+    def distrust_all(self) -> None:
+        """No object is to be trusted any more: it may keep values that are undone."""
         self._distrusted = None
-        self._savepoints.clear()
-        self._cut(self._committed)
-
-    def committed(self) -> None:
-        """What was written can't be undone any more."""
-        self._savepoints.clear()
-        self._committed = len(self._writes)
 
     def _add(self, write: Write, key: tuple[str, ...]) -> None:
         count = self._counts.get(write.table, 0)
@@ -176,13 +202,6 @@ class WriteRecorder:
             count += len(write.rows)
         self._counts[write.table] = count
         self._writes.append((write, key))
-
-    def _cut(self, length: int) -> None:
-        kept = self._writes[:length]
-        self._writes.clear()
-        self._counts.clear()
-        for write, key in kept:
-            self._add(write, key)
 
 
 class _Rows:
@@ -227,9 +246,9 @@ def _key_of(row: Row, names: Sequence[str]) -> _Key | None:
     return tuple(found) or None
 
 
-def writer_of(connection: Connection) -> WriteRecorder | None:
-    """The recorder of a connection, if it has one."""
-    found: WriteRecorder | None = connection.get_execution_options().get(_OPTION)
+def writer_of(context: ExecutionContext) -> WriteRecorder | None:
+    """The recorder of the connection on which something is executed, if it has one."""
+    found: WriteRecorder | None = context.execution_options.get(_OPTION)
     return found
 
 
