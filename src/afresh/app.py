@@ -51,6 +51,8 @@ class App:
         cache: a file, or a `RemoteCache`, for results of services that live elsewhere.
         retries: how often a command is tried again when its operation failed by something that may
             pass, such as a lost connection or a conflict of transactions.
+        freshness_timeout: seconds that a call waits at most until this host has applied what the
+            caller has changed on another one; then it is served with what is there.
 
     Example:
         ```python
@@ -71,6 +73,7 @@ class App:
         expose_errors: bool = False,
         cache: RemoteCache | str | Path | None = None,
         retries: RetryPolicy | None = None,
+        freshness_timeout: float = 2,
     ) -> None:
         self._cache = open_cache(cache)
         self.hub: RpcHub = RpcHub(
@@ -85,6 +88,7 @@ class App:
         """Takes commands to their handlers."""
         self.operations: Operations = Operations(self.commander, retries=retries)
         """Lets commands happen wholly or not at all, and makes stale what they changed."""
+        self.hub.gate = self.operations.freshness.gate(freshness_timeout)
         self._database = _open_database(database)
         if self._database is not None:
             self._database.attach(self.operations)

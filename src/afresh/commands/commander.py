@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from afresh.errors import DefinitionError, HandlerNotFoundError, InvalidStateError
+from afresh.primitives.freshness import note_freshness
 from afresh.primitives.result import Result
 from afresh.primitives.stepping import rest_of
 
@@ -291,6 +292,8 @@ class Commander:
                     result = await rest_of(coroutine, yielded, ambient)
             if context._stack is not None:
                 await _step(context._stack.aclose(), ambient)
+            if context.freshness:
+                note_freshness(context.freshness)
             return result
         except BaseException as error:
             failure = error

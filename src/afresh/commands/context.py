@@ -36,6 +36,9 @@ class CommandContext(msgspec.Struct, Generic[T], eq=False, weakref=True):
     """The context of the command whose handler called this one; None where none did."""
     is_completed: bool = False
     """Whether the command was handled, well or not."""
+    freshness: str = ""
+    """What readers on other hosts have to know of to see what the command has changed, for
+    `App.wait_until_fresh` there; empty of nested commands, and of those that no log tells of."""
     _items: dict[Any, Any] | None = None
     _stack: AsyncExitStack | None = None
     _result: Result[T] | None = None

@@ -84,6 +84,22 @@ class WritableOperation:
             quantum=quantum,
         )
 
+    def publish(
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        destination: str | None = None,
+        message_id: str | None = None,
+        delay: float = 0,
+    ) -> str:
+        """Tell other services of an event, if the operation is committed: see `Operation.publish`,
+        whose arguments are the same.
+        """
+        return self.operation.publish(
+            event, key=key, destination=destination, message_id=message_id, delay=delay
+        )
+
     def __repr__(self) -> str:
         return f"<WritableOperation {self.operation!r}>"
 

@@ -1,91 +1,28 @@
-"""Read-your-writes across hosts: what a reader must have seen, as a short text.
+"""Read-your-writes across hosts: readers wait until this host has applied what they know of.
 
-A token names the last operation of each log that somebody knows of. A host that is handed one waits
-until it has applied them, and then answers with nothing older than that.
+What that is they bring along, as a `Freshness`; how far this host has come, the readers of its logs
+know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TypeAlias
-from urllib.parse import quote, unquote
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
+from afresh.commands.context import current
 from afresh.primitives.clock import current_clock
+from afresh.primitives.freshness import Freshness, Log
 
-__all__ = ["Freshness", "FreshnessGate", "Log"]
+if TYPE_CHECKING:
+    from .operation import Operation
+
+__all__ = ["Freshness", "FreshnessGate", "Log", "tell_caller"]
 
 _log = logging.getLogger("afresh.operations")
 
-Log: TypeAlias = tuple[str, str]
-"""A log of operations: the names of the database and of the shard."""
-
-MAX_LOGS = 100
-"""Logs that a token may name."""
 _WARN_EVERY = 10.0
-
-
-class Freshness(Mapping[Log, int]):
-    """The index of the last operation that is known of, for each log. Immutable.
-
-    Args:
-        indexes: by log.
-
-    Example:
-        ```python
-        token = str(Freshness({("default", ""): 1204}))  # "default/@1204"
-        ```
-    """
-
-    __slots__ = ("_indexes",)
-
-    def __init__(self, indexes: Mapping[Log, int] | None = None) -> None:
-        self._indexes = dict(indexes or {})
-
-    @classmethod
-    def parse(cls, token: str) -> Freshness:
-        """Return what a token stands for.
-
-        Raises:
-            ValueError: it is no token.
-        """
-        indexes: dict[Log, int] = {}
-        parts = token.split(",") if token else []
-        if len(parts) > MAX_LOGS:
-            raise ValueError(f"A freshness token names {len(parts)} logs; {MAX_LOGS} are allowed.")
-        for part in parts:
-            place, at, index = part.rpartition("@")
-            database, slash, shard = place.partition("/")
-            if not (at and slash and index.isascii() and index.isdigit() and len(index) < 20):
-                raise ValueError(f"{token[:80]!r} is no freshness token.")
-            indexes[unquote(database), unquote(shard)] = int(index)
-        return cls(indexes)
-
-    def merged(self, other: Mapping[Log, int]) -> Freshness:
-        """Return what both together know of."""
-        indexes = self._indexes | {
-            log: max(index, self._indexes.get(log, index)) for log, index in other.items()
-        }
-        return Freshness(indexes)
-
-    def __getitem__(self, log: Log) -> int:
-        return self._indexes[log]
-
-    def __iter__(self) -> Iterator[Log]:
-        return iter(self._indexes)
-
-    def __len__(self) -> int:
-        return len(self._indexes)
-
-    def __str__(self) -> str:
-        return ",".join(
-            f"{quote(database, safe='')}/{quote(shard, safe='')}@{index}"
-            for (database, shard), index in self._indexes.items()
-        )
-
-    def __repr__(self) -> str:
-        return f"<Freshness {self}>"
 
 
 class FreshnessGate:
@@ -93,7 +30,7 @@ class FreshnessGate:
 
     def __init__(self) -> None:
         self.waited: int = 0
-        """How often a reader had to wait."""
+        """How often a reader came with something to wait for, if it was not here already."""
         self.missed: int = 0
         """How often it waited in vain, and was served with what was there."""
         self._logs: dict[Log, Callable[[int, float], Awaitable[bool]]] = {}
@@ -133,7 +70,10 @@ class FreshnessGate:
         if not waiting:
             return True
         self.waited += 1
-        arrived = all(await asyncio.gather(*waiting))
+        if len(waiting) == 1:
+            arrived = await waiting[0]
+        else:
+            arrived = all(await asyncio.gather(*waiting))
         if not arrived:
             self.missed += 1
             now = current_clock().now()
@@ -147,9 +87,36 @@ class FreshnessGate:
                 )
         return arrived
 
+    def gate(self, timeout: float) -> Callable[[str], Awaitable[bool]]:
+        """Return what lets calls of other processes wait.
+
+        Args:
+            timeout: seconds that a call waits at most.
+
+        Returns:
+            A function that takes the token, and returns whether all that it tells of is applied.
+        """
+
+        async def wait(token: str) -> bool:
+            try:
+                freshness = Freshness.parse(token)
+            except ValueError as error:
+                _log.debug("A caller is served with what is there: %s", error)
+                return False
+            return await self.wait(freshness, timeout)
+
+        return wait
+
     def health(self) -> dict[str, int]:
         """Return how often readers waited, and how often in vain."""
         return {"waited": self.waited, "missed": self.missed}
 
     def __repr__(self) -> str:
         return f"<FreshnessGate of {len(self._logs)} logs>"
+
+
+def tell_caller(operation: Operation) -> None:
+    """Leave in the context of a command what readers have to know of to see what it has changed."""
+    context = current.get()
+    if context is not None and operation.command is not None:
+        context.outermost.freshness = str(operation.freshness)

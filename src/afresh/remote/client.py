@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from afresh.commands import CommandCalls, Commander, CommandOf
+from afresh.errors import InvalidStateError
+from afresh.primitives.freshness import Freshness
 from afresh.rpc.client_peer import ClientPeer
 from afresh.rpc.exceptions import ExceptionPolicy
 from afresh.rpc.hub import RpcHub
@@ -44,6 +46,7 @@ class Client:
         limits: Limits | None,
         middleware: Sequence[Middleware],
         connector: Connector | None,
+        read_your_writes: bool,
     ) -> None:
         self.url: str = url
         self.cache = open_cache(cache, version=cache_version)
@@ -53,6 +56,7 @@ class Client:
             outbound_middleware=middleware,
             exceptions=ExceptionPolicy(),
             kinds=(CommandCalls(), ComputeCalls(self.cache)),
+            read_your_writes=read_your_writes,
         )
         self.commander: Commander = Commander()
         self._format = format
@@ -118,6 +122,32 @@ class Client:
         """
         return self.commander.call(command)
 
+    @property
+    def freshness(self) -> str:
+        """What this client has seen, as a text; empty if nothing of late.
+
+        For another transport, such as a header of a plain HTTP API, and another client: see
+        `App.wait_until_fresh` and `must_see`.
+        """
+        return "" if self.hub.seen is None else str(self.hub.seen.known)
+
+    def must_see(self, freshness: str) -> None:
+        """Have later calls answered with nothing older than what somebody else has seen.
+
+        Args:
+            freshness: what `freshness` of that one gave, or `CommandContext.freshness`.
+
+        Raises:
+            ValueError: it is no such text.
+            InvalidStateError: the client was made with ``read_your_writes=False``.
+        """
+        if self.hub.seen is None:
+            raise InvalidStateError(
+                "This client takes no heed of what others have seen; make it with "
+                "connect(…, read_your_writes=True)."
+            )
+        self.hub.seen.learn(Freshness.parse(freshness))
+
     def serve(self, contract: type[T], implementation: T, *, name: str | None = None) -> None:
         """Let the server call back: see `current_peer`.
 
@@ -159,6 +189,7 @@ def connect(
     limits: Limits | None = None,
     middleware: Sequence[Middleware] = (),
     connector: Connector | None = None,
+    read_your_writes: bool = True,
 ) -> Client:
     """Return a client of the server at `url`, which dials in the background.
 
@@ -176,6 +207,8 @@ def connect(
         limits: sizes and times.
         middleware: put around calls, the first one outermost.
         connector: makes connections, where it is not the address that says how.
+        read_your_writes: after a command, whichever host answers the next calls waits until it has
+            applied what the command changed, for two seconds at most.
 
     Example:
         ```python
@@ -193,4 +226,5 @@ def connect(
         limits=limits,
         middleware=middleware,
         connector=connector,
+        read_your_writes=read_your_writes,
     )

@@ -13,6 +13,7 @@ from afresh.graph.bound import BoundComputeMethod
 from afresh.graph.scopes import Isolated
 from afresh.primitives.clock import current_clock
 from afresh.rpc.formats import result_hash
+from afresh.rpc.freshness import answer_headers
 from afresh.rpc.inbound import InboundCall, ServedMethod
 
 if TYPE_CHECKING:
@@ -99,12 +100,16 @@ class ServedComputeMethod(ServedMethod):
         for name, known in headers:
             if name == HASH:
                 actual = result_hash(result)
+                told = answer_headers(headers)
                 if actual == known:
-                    peer.send(self.match(related_id, b""))
+                    peer.send(self.match(related_id, b"", told))
                 else:
-                    peer.send(self.ok(related_id, result, ((HASH, actual),)))
+                    peer.send(self.ok(related_id, result, ((HASH, actual), *told)))
                 return
-        peer.send(self.ok(related_id, result))
+        if headers:
+            peer.send(self.ok(related_id, result, answer_headers(headers)))
+        else:
+            peer.send(self.ok(related_id, result))
 
 
 class Subscription(InboundCall):

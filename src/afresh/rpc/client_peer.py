@@ -16,8 +16,10 @@ from afresh.errors import (
     UnknownFormatError,
 )
 from afresh.primitives.clock import current_clock
+from afresh.primitives.freshness import LONGEST, Freshness
 from afresh.primitives.tasks import start_background
 
+from .freshness import Headers, token_in
 from .handshake import Handshake
 from .link import Link
 from .peer import ConnectionState, Peer
@@ -58,6 +60,7 @@ class ClientPeer(Peer):
         "_proof",
         "_task",
         "_waiters",
+        "confirmed",
         "is_kept",
         "parameters",
         "url",
@@ -87,6 +90,8 @@ class ClientPeer(Peer):
         self._waiters: list[asyncio.Future[None]] = []
         self._may_be_known = False
         self._dialled: Link | None = None
+        self.confirmed: Freshness = Freshness()
+        """What the other side is known to have applied."""
 
     @property
     def address(self) -> str:
@@ -136,6 +141,26 @@ class ClientPeer(Peer):
         if self.link is not None:
             self._hurries = True
             self.link.close(DisconnectedError("The connection was dropped on purpose."))
+
+    # -- freshness
+
+    def note_headers(self, headers: Headers) -> None:
+        seen = self.hub.seen
+        token = token_in(headers)
+        if seen is None or not token:
+            return
+        try:
+            freshness = Freshness.parse(token)
+        except ValueError as error:
+            self.complain("what it has applied can't be read: %s", error)
+            return
+        self.confirmed = self.confirmed.merged(freshness).latest(LONGEST)
+        seen.learn(freshness)
+        if self.unconfirmed:
+            seen.update(self)
+
+    def with_freshness(self, headers: Headers) -> Headers:
+        return headers if self.hub.seen is None else self.hub.seen.headers(self, headers)
 
     # -- inside
 
@@ -241,6 +266,10 @@ class ClientPeer(Peer):
     def connected(self, link: Link, handshake: Handshake) -> None:
         self._proof.learn(handshake.secret)
         self._hurries = False
+        if self.remote is None or self.remote.hub_id != handshake.hub_id:
+            self.confirmed = Freshness()
+            if self.hub.seen is not None:
+                self.hub.seen.update(self)
         super().connected(link, handshake)
         for waiter in self._waiters:
             if not waiter.done():

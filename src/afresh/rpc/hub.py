@@ -16,6 +16,7 @@ from .client_peer import ClientPeer
 from .contracts import CallKind, ServiceDefinition, describe
 from .exceptions import ExceptionPolicy
 from .formats import Format, RecordNaming, Writer, get_format
+from .freshness import Gate, Seen
 from .inbound import Dispatcher, ServedMethod
 from .kinds import REGULAR_CALLS, CallSupport
 from .limits import Limits
@@ -54,6 +55,8 @@ class RpcHub:
         exceptions: which errors travel, and as what.
         kinds: how kinds of calls other than plain ones are made and served.
         connectors: gives for an address what dials it.
+        read_your_writes: whether calls make other hosts wait until they have applied what earlier
+            answers to this hub have told of.
 
     Example:
         ```python
@@ -76,6 +79,7 @@ class RpcHub:
         exceptions: ExceptionPolicy | None = None,
         kinds: Sequence[CallSupport] = (),
         connectors: Callable[[str], Connector] = connector_for,
+        read_your_writes: bool = True,
     ) -> None:
         self.id: uuid.UUID = uuid.uuid4()
         self.naming: NamingPolicy = naming
@@ -90,6 +94,11 @@ class RpcHub:
             name: make for kind in self.kinds for name, make in kind.system_calls.items()
         }
         self.dispatcher: Dispatcher = Dispatcher(self)
+        self.gate: Gate | None = None
+        """Waits until this host has applied what callers have seen; None where it follows no log.
+        To be set before the first call comes in."""
+        self.seen: Seen | None = Seen(self) if read_your_writes else None
+        """What answers have told of, and later calls carry; None if they do not."""
         self._connector_for = connectors
         self.is_closed: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -171,6 +180,11 @@ class RpcHub:
     def peers(self) -> tuple[Peer, ...]:
         """The peers that are not closed."""
         return (*self._clients.values(), *self._servers.values())
+
+    @property
+    def client_peers(self) -> tuple[ClientPeer, ...]:
+        """Those of them that dial."""
+        return tuple(self._clients.values())
 
     def client_peer(
         self,

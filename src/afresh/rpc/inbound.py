@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from afresh.errors import LimitError, RpcError
+from afresh.primitives.freshness import noted_freshness
 from afresh.primitives.stepping import rest_of
 
+from .freshness import answer_headers, behind_gate, telling, token_in
 from .middleware import Middleware, Request, around
 from .streams.reference import coding
 
@@ -112,6 +114,12 @@ class ServedMethod:
         """Return the awaitable that does the work."""
         return self.function(*args)
 
+    def begin(self, peer: Peer, args: Sequence[Any], headers: Headers) -> Any:
+        """Return the awaitable that does the work, with middleware around it."""
+        if self.middleware is None:
+            return self.start(args)
+        return self.middleware(Request(peer, self.definition, args, list(headers)))
+
     def put_around(self, middleware: Sequence[Middleware]) -> None:
         """Let calls go through middleware, the first one outermost."""
         self.middleware = around(middleware, lambda request: self.start(request.args))
@@ -119,7 +127,11 @@ class ServedMethod:
     def succeed(self, peer: Peer, related_id: int, headers: Headers, value: Any) -> None:
         """The handler returned."""
         if related_id:
-            peer.send(self.ok(related_id, self.encode(peer, value)))
+            result = self.encode(peer, value)
+            if headers:
+                peer.send(self.ok(related_id, result, answer_headers(headers)))
+            else:
+                peer.send(self.ok(related_id, result))
 
     def fail(self, peer: Peer, related_id: int, headers: Headers, error: BaseException) -> None:
         """The handler raised."""
@@ -248,17 +260,23 @@ class Dispatcher:
                 context = peer.context.copy()
                 try:
                     args = method.decode(peer, arguments)
-                    if method.middleware is None:
+                    if headers and token_in(headers):
+                        headers = list(headers)
+                        coroutine = behind_gate(
+                            self._hub.gate, headers, method.begin, peer, args, headers
+                        )
+                    elif method.middleware is None:
                         coroutine = context.run(method.start, args)
                     else:
-                        request = Request(peer, method.definition, args, list(headers))
-                        coroutine = context.run(method.middleware, request)
+                        coroutine = context.run(method.begin, peer, args, headers)
                     step = getattr(coroutine, "send", None)
                     if step is None:
                         coroutine = _await(coroutine)
                         step = coroutine.send
                     yielded = context.run(step, None)
                 except StopIteration as stop:
+                    if noted := context.get(noted_freshness):
+                        headers = telling(headers, noted)
                     try:
                         method.succeed(peer, related_id, headers, stop.value)
                     except Exception as error:
@@ -314,6 +332,8 @@ class Dispatcher:
             return  # nobody waits for an answer
         del inbound[id]
         if failure is None:
+            if noted := context.get(noted_freshness):
+                headers = telling(headers, noted)
             try:
                 method.succeed(peer, related_id, headers, value)
             except Exception as error:

@@ -113,7 +113,7 @@ async def _call(method: OutboundMethod, request: Request, route: Route | None = 
     peer = request.peer
     arguments = method.encode(peer, request.args)
     if method.definition.is_no_wait:
-        peer.send(method.write(0, arguments, request.headers))
+        peer.send(method.write(0, arguments, peer.with_freshness(request.headers)))
         return None
     call = OutboundCall(peer, method, arguments, request.headers)
     peer.start(call)

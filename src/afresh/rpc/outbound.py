@@ -170,8 +170,11 @@ class OutboundCall:
 
     def message(self) -> bytes:
         """The request."""
-        if self.headers:
-            return self.method.write(self.id, self.arguments, self.headers)
+        headers = self.headers
+        if self.peer.unconfirmed:
+            headers = self.peer.with_freshness(headers)
+        if headers:
+            return self.method.write(self.id, self.arguments, headers)
         return self.method.write(self.id, self.arguments)
 
     # -- what may happen to it

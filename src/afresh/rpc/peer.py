@@ -26,6 +26,7 @@ from afresh.errors import (
     RpcError,
 )
 from afresh.primitives.clock import Timer, current_clock
+from afresh.primitives.freshness import noted_freshness
 from afresh.primitives.handlers import Handlers
 
 from .contracts import (
@@ -35,6 +36,7 @@ from .contracts import (
     MethodDefinition,
 )
 from .exceptions import endpoint_not_found, invalid_call_type
+from .freshness import Headers
 from .handshake import HANDSHAKE, Handshake
 from .inbound import InboundCall, ServedMethod
 from .outbound import OutboundCall
@@ -139,6 +141,7 @@ class Peer:
         "remote",
         "secret",
         "streams",
+        "unconfirmed",
     )
 
     def __init__(self, hub: RpcHub, format: Format, *, is_backend: bool = False) -> None:
@@ -168,6 +171,9 @@ class Peer:
         self.context: contextvars.Context = contextvars.Context()
         """What the handlers of this peer's calls find."""
         self.context.run(_current_peer.set, self)
+        self.context.run(noted_freshness.set, "")
+        self.unconfirmed: str = ""
+        """What calls carry for the other side to apply first; see `freshness`."""
         self.streams: StreamTable = StreamTable(self)
         self.connection_state: ConnectionState = ConnectionState(False, current_clock().now())
         self._system = SystemCalls(self)
@@ -222,6 +228,15 @@ class Peer:
             A function that takes the handler out again.
         """
         return self._connection_handlers.add(handler)
+
+    # -- freshness
+
+    def note_headers(self, headers: Headers) -> None:
+        """Take in what goes along with an answer."""
+
+    def with_freshness(self, headers: Headers) -> Headers:
+        """Return the headers of a request together with what the other side is to apply first."""
+        return headers
 
     # -- calls out
 

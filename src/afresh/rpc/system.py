@@ -100,6 +100,8 @@ class SystemCalls:
     # -- what the other side says
 
     def _ok(self, related_id: int, arguments: bytes, headers: Headers) -> None:
+        if headers:
+            self._peer.note_headers(headers)
         call = self._peer.outbound.get(related_id)
         if call is not None:
             call.answered(arguments, headers)
@@ -115,6 +117,8 @@ class SystemCalls:
                 call.refused(info)
 
     def _match(self, related_id: int, arguments: bytes, headers: Headers) -> None:
+        if headers:
+            self._peer.note_headers(headers)
         call = self._peer.outbound.get(related_id)
         if call is not None:
             call.matched()
