@@ -112,11 +112,11 @@ def is_refusal(error: BaseException) -> bool:
         if error.connection_invalidated or error.orig is None:
             return False
         error = error.orig
+    if (number := _number_of(error)) is not None:
+        return number in _REFUSING_NUMBERS
     if (state := _state_of(error)) is not None:
         return state.startswith(_REFUSING_STATES)
-    if (code := _sqlite_code_of(error)) is not None:
-        return code in _REFUSING_CODES
-    return _number_of(error) in _REFUSING_NUMBERS
+    return _sqlite_code_of(error) in _REFUSING_CODES
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -148,6 +148,8 @@ def _kind_of(error: BaseException) -> Transience:
         return Transience.TRANSIENT if error.connection_invalidated else Transience.UNKNOWN
     if isinstance(error, (StaleDataError, PoolTimeoutError)):
         return Transience.TRANSIENT
+    if (number := _number_of(error)) is not None:
+        return _transient_if(number in _TRANSIENT_NUMBERS)
     if (state := _state_of(error)) is not None:
         return _transient_if(state.startswith(_TRANSIENT_STATES))
     if (code := _sqlite_code_of(error)) is not None:
@@ -156,8 +158,6 @@ def _kind_of(error: BaseException) -> Transience:
         return Transience.UNKNOWN  # about what was asked for, not about the moment
     if isinstance(error, OSError):  # a TimeoutError is one, too
         return Transience.TRANSIENT
-    if (number := _number_of(error)) is not None:
-        return _transient_if(number in _TRANSIENT_NUMBERS)
     if type(error).__name__ == "InternalClientError" and _is_of(type(error), {"asyncpg"}):
         return Transience.TRANSIENT  # the connection broke between two steps of the driver
     return Transience.UNKNOWN
@@ -168,7 +168,7 @@ def _transient_if(condition: bool) -> Transience:
 
 
 def _state_of(error: BaseException) -> str | None:
-    """The SQLSTATE, as asyncpg and psycopg tell it."""
+    """The SQLSTATE, as asyncpg and psycopg tell it; those of MySQL say too little."""
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
 
