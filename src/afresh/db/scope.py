@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from afresh.errors import InvalidStateError
 from afresh.operations.operation import Operation, Slot
+from afresh.operations.outbox import Outbox
 from afresh.operations.parts import Level
 from afresh.operations.pipeline import COMMIT_GUARD, CommitGuard, Operations
 from afresh.primitives.clock import current_clock
@@ -112,6 +113,11 @@ class DatabaseScope:
             self._turn_left.set()
         if self.writes is not None:
             self.writes.bind(self._connection)
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """What takes messages to other services; None where there is no broker."""
+        return self._operations.outbox
 
     # -- whose turn it is
 
@@ -213,6 +219,9 @@ class DatabaseScope:
             await store_events(
                 connection, self._tables.events, operation.events.values(), self._operations.codec
             )
+        messages = operation.whole.messages
+        if messages and self.outbox is not None:
+            await self.outbox.store(connection, operation, messages)
         await self._store(connection)
         try:
             await transaction.commit()

@@ -21,6 +21,7 @@ from .effects import Effects
 from .events import OnConflict, OperationEvent, make_event
 from .freshness import Freshness, Log
 from .identity import new_uuid
+from .outbox import Outbox
 from .parts import Part, level_of
 
 _log = logging.getLogger("afresh.operations")
@@ -33,6 +34,11 @@ class OperationScope(Protocol):
 
     is_in_doubt: bool
     """Whether it is not known if a commit that failed happened after all."""
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """What takes messages to other services; None where there is no broker."""
+        ...
 
     def transience_of(self, error: BaseException) -> Transience:
         """Sort an error, as far as another attempt is concerned."""
@@ -189,6 +195,63 @@ class Operation:
         )
         self._part().add_event(event)
         return event
+
+    def publish(
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        destination: str | None = None,
+        message_id: str | None = None,
+        delay: float = 0,
+    ) -> str:
+        """Tell other services of an event, through the message broker, if this operation is
+        committed.
+
+        It is stored with the operation, and published afterwards, at least once.
+
+        Args:
+            event: what happened: a struct, a dataclass or an attrs class, of a type that this
+                service owns; see `afresh.brokers.event`.
+            key: events of one key stay in order.
+            destination: the logical channel, where it is not that of the event's type.
+            message_id: the name of the message, by which receivers know it again; a new one unless
+                given.
+            delay: seconds before which it is not published; it then stands in no order.
+
+        Returns:
+            The name of the message.
+
+        Raises:
+            InvalidStateError: there is no broker, or no transaction of a database.
+            DefinitionError: the event can't be written.
+
+        Example:
+            ```python
+            op.publish(OrderPlaced(row.id, row.user_id), key=row.user_id)
+            ```
+        """
+        outbox = self.scope.outbox if self.scope is not None else None
+        if outbox is None:
+            raise InvalidStateError(
+                f"{type(event).__qualname__} can't be published: "
+                + (
+                    "make the app with a broker, App(broker=…)."
+                    if self.scope is not None
+                    else "publish inside 'async with database.operation() as op'."
+                )
+            )
+        self.check_open()
+        message = outbox.make(
+            self,
+            event,
+            key=key,
+            destination=destination,
+            message_id=message_id,
+            delay=delay,
+        )
+        self._part().messages.append(message)
+        return message.message_id
 
     def when_done(self, function: Callable[[Operation], Awaitable[None] | None]) -> None:
         """Have a function called when this attempt has ended, committed or not.

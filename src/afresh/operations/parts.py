@@ -12,6 +12,7 @@ from afresh.commands import CommandContext
 
 from .effects import Effects
 from .events import OperationEvent
+from .outbox import OutboxMessage
 
 if TYPE_CHECKING:
     from .operation import Slot
@@ -25,11 +26,12 @@ LEVEL = "afresh.operation_level"
 class Part:
     """What a command adds to an operation, with all that it calls."""
 
-    __slots__ = ("effects", "events", "items")
+    __slots__ = ("effects", "events", "items", "messages")
 
     def __init__(self) -> None:
         self.effects: Effects = Effects()
         self.events: dict[str, OperationEvent] = {}
+        self.messages: list[OutboxMessage] = []
         self.items: dict[str, Any] = {}
         """What its handler leaves for its own block form; of no concern to others."""
 
@@ -38,6 +40,7 @@ class Part:
         self.effects.add(part.effects)
         for event in part.events.values():
             self.add_event(event)
+        self.messages += part.messages
 
     def add_event(self, event: OperationEvent) -> None:
         """Add an event, in place of an earlier one of that name."""

@@ -35,6 +35,7 @@ from .effects import Replay
 from .freshness import FreshnessGate, tell_caller
 from .identity import new_host_id
 from .operation import OPERATION, Operation, Slot, slot_of
+from .outbox import Outbox
 from .parts import LEVEL, Level, level_of
 from .retries import RetryPolicy
 from .services import Services
@@ -101,6 +102,8 @@ class Operations:
         self.completion: Completion = Completion(commander, self.services, self.codec, self.host_id)
         self.freshness: FreshnessGate = FreshnessGate()
         """Lets readers wait for what they know of."""
+        self.outbox: Outbox | None = None
+        """What takes messages to other services, where there is a broker."""
         self.retried: int = 0
         """How many attempts followed upon one that failed."""
         self._is_durable = False
