@@ -51,6 +51,20 @@ async def shard(any_database: str) -> AsyncIterator[Shard]:
         yield shard
 
 
+@pytest.fixture(params=["postgres", "mariadb"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
+    """A database whose commands run at the same time, and lock rows."""
+    async with shard_with_items(request.getfixturevalue(f"{request.param}_database")) as shard:
+        yield shard
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def deferring(request: pytest.FixtureRequest) -> AsyncIterator[Shard]:
+    """A database that checks some constraints when a transaction is committed."""
+    async with shard_with_items(request.getfixturevalue(f"{request.param}_database")) as shard:
+        yield shard
+
+
 # --- By numbers --------------------------------------------------------------
 
 
@@ -195,13 +209,11 @@ async def outcomes(*works: Any) -> list[Any]:
     return await asyncio.gather(*works, return_exceptions=True)
 
 
-async def test_a_deadlock_is_transient(shard: Shard):
-    if shard.dialect == "sqlite":
-        pytest.skip("commands queue on SQLite, so they can't block each other")
+async def test_a_deadlock_is_transient(server: Shard):
     barrier = asyncio.Barrier(2)
 
     async def change(*ids: int) -> None:
-        async with shard.write.begin() as connection:
+        async with server.write.begin() as connection:
             for id in ids:
                 await connection.execute(update(ItemRow).where(ItemRow.id == id).values(stock=0))
                 if id == ids[0]:
@@ -237,13 +249,11 @@ async def test_a_serialization_failure_is_transient(postgres_database: str):
         assert is_refusal(error)  # it may come from the COMMIT
 
 
-async def test_a_lock_that_is_not_to_be_had_is_transient(shard: Shard):
-    if shard.dialect == "sqlite":
-        pytest.skip("SQLite has no locks of rows")
-    async with shard.write.begin() as holder:
+async def test_a_lock_that_is_not_to_be_had_is_transient(server: Shard):
+    async with server.write.begin() as holder:
         await holder.execute(update(ItemRow).values(stock=0))
         with pytest.raises(DBAPIError) as caught:
-            async with shard.write.begin() as connection:
+            async with server.write.begin() as connection:
                 await connection.execute(select(ItemRow.id).with_for_update(nowait=True))
     assert transience_of_database_error(caught.value) is TRANSIENT
 
@@ -324,17 +334,15 @@ async def test_what_a_statement_does_wrong_is_not_transient(shard: Shard):
         assert transience_of_database_error(caught.value) is NON_TRANSIENT
 
 
-async def test_a_constraint_that_is_checked_at_the_commit_refuses_it(shard: Shard):
-    if shard.dialect == "mysql":
-        pytest.skip("MariaDB checks no constraints at the commit")
-    async with shard.write.begin() as connection:
+async def test_a_constraint_that_is_checked_at_the_commit_refuses_it(deferring: Shard):
+    async with deferring.write.begin() as connection:
         await connection.execute(
             text(
                 "CREATE TABLE lines (item INTEGER REFERENCES items (id) "
                 "DEFERRABLE INITIALLY DEFERRED)"
             )
         )
-    connection = await shard.connect()
+    connection = await deferring.connect()
     transaction = await connection.begin()
     await connection.execute(text("INSERT INTO lines VALUES (77)"))
     with pytest.raises(IntegrityError) as caught:
@@ -342,7 +350,7 @@ async def test_a_constraint_that_is_checked_at_the_commit_refuses_it(shard: Shar
     await connection.close()
     assert is_refusal(caught.value)
     assert transience_of_database_error(caught.value) is NON_TRANSIENT
-    async with shard.write.begin() as connection:
+    async with deferring.write.begin() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM lines")) == 0
 
 
