@@ -42,13 +42,19 @@ class Watcher(ABC):
         self._signals.setdefault((kind, shard), weakref.WeakSet()).add(signal)
         return signal
 
-    def changed(self, kind: LogKind, shard: str = "") -> None:
+    def changed(self, kind: LogKind, shard: str = "", *, own: bool = True) -> None:
         """Say that this host has committed something to a log.
 
         Wakes up the readers of this host at once and the others as soon as it can. Never waits and
         never raises; many calls in a row cost the others one message or two.
+
+        Args:
+            kind: the log.
+            shard: the shard that it belongs to.
+            own: whether the readers of this host have something to do, too.
         """
-        self._wake(kind, shard)
+        if own:
+            self._wake(kind, shard)
         self._tell(kind, shard)
 
     async def start(self) -> None:
