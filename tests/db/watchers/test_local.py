@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from afresh.db.watchers import LocalWatcher, PollingWatcher, Signal
+from afresh.db.watchers import LocalWatcher, LogKind, PollingWatcher, Signal
 from afresh.primitives.clock import use_clock
 from afresh.testing import FakeClock
 
@@ -104,3 +104,18 @@ async def test_a_polling_watcher_wakes_up_its_own_readers_at_once():
 def test_a_period_that_is_none_is_refused(period: float):
     with pytest.raises(ValueError, match="more than 0 seconds"):
         PollingWatcher(period)
+
+
+def test_a_change_that_this_host_need_not_read_is_told_to_others_only():
+    class Telling(LocalWatcher):
+        told: tuple[str, str] | None = None
+
+        def _tell(self, kind: LogKind, shard: str) -> None:
+            self.told = kind, shard
+
+    watcher = Telling()
+    signal = watcher.signal("operations")
+    signal.clear()
+    watcher.changed("operations", own=False)
+    assert not signal.is_set
+    assert watcher.told == ("operations", "")
