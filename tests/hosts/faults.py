@@ -9,7 +9,7 @@ Points:
     in commit: the database has committed; nobody here knows.
     after commit: it is known here; nothing is completed, and nobody is told.
     before event: an event is taken from the log; its handler has not begun.
-    in trimming: rows of a log are about to be deleted.
+    in trimming: a batch of rows of a log is about to be deleted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from afresh.commands import Commander
+from afresh.db.logs.trimmers import Trimmer
 from afresh.db.scope import DatabaseScope
 from afresh.operations import COMMIT_GUARD
 
@@ -111,6 +112,11 @@ class Faults:
                 await self.reach("before event", command)
             return await original(commander, command, **options)
 
+        async def delete(original: Call, trimmer: Any, *args: Any, **options: Any) -> None:
+            await self.reach("in trimming")
+            await original(trimmer, *args, **options)
+
+        wrap(Trimmer, "_delete", delete)
         wrap(DatabaseScope, "_store", store)
         wrap(AsyncTransaction, "commit", commit)
         wrap(DatabaseScope, "commit", commit_scope)

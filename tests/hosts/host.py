@@ -19,7 +19,7 @@ import msgspec
 
 from afresh import App
 from afresh.db import Database
-from afresh.db.logs import OperationLogOptions
+from afresh.db.logs import EventLogOptions, OperationLogOptions, TrimOptions
 from afresh.testing import audit
 
 from .clocks import skew_clocks
@@ -34,12 +34,18 @@ class Setup(msgspec.Struct):
     Args:
         database: the URL.
         operation_log: `OperationLogOptions`, as far as they differ from the defaults.
+        event_log: `EventLogOptions`, likewise.
+        trimming: `TrimOptions` of both logs, likewise.
+        is_tracked: whether the database finds out by itself what goes stale.
         skew: how many seconds its wall clock is ahead.
         notifications: whether what it tells other hosts is "sent", "lost" or "doubled".
     """
 
     database: str
-    operation_log: dict[str, float] = {}
+    operation_log: dict[str, Any] = {}
+    event_log: dict[str, Any] = {}
+    trimming: dict[str, Any] = {}
+    is_tracked: bool = False
     skew: float = 0
     notifications: str = "sent"
 
@@ -52,10 +58,16 @@ class Worker:
         self.database = Database(
             setup.database,
             metadata=Base.metadata,
+            track=setup.is_tracked,
             operation_log=OperationLogOptions(**setup.operation_log),
+            event_log=EventLogOptions(**setup.event_log),
+            trim_operations=TrimOptions(**setup.trimming),
+            trim_events=TrimOptions(**setup.trimming),
         )
         self.app = App(database=self.database)
-        self.ledger = self.app.add(Ledger(self.database), is_served=False)
+        self.ledger = self.app.add(
+            Ledger(self.database, says_what_is_stale=not setup.is_tracked), is_served=False
+        )
         self.faults = Faults(lambda point: tell(None, "reached", point))
         self.faults.install()
         self.tasks: dict[int, asyncio.Task[Any]] = {}

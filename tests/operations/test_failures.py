@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, text, update
 
+from afresh.db.tables import EventState
 from tests.hosts.bank import Bank, bank_at
-from tests.hosts.hosts import HostError, HostGone, Hosts, hosts_of
+from tests.hosts.hosts import PATIENCE, HostError, HostGone, Hosts, hosts_of
 from tests.hosts.ledger import AccountRow, log_tables, replayed
 from tests.hosts.proxy import Plan, proxy_to
 from tests.servers.fixtures import fresh_database, kill_connections
@@ -70,17 +71,144 @@ async def test_what_a_host_committed_before_it_died_is_seen_everywhere(
     assert await bank.tokens() == {"a": 1}
 
 
+# -- a host dies with events
+
+
+EAGER = {"lease": 1.0, "check_period": 0.5, "retry": 0.1}
+
+
 @pytest.mark.parametrize("point", ["in commit", "after commit"])
 async def test_events_of_a_host_that_died_are_handled_by_others(
     hosts: Hosts, bank: Bank, point: str
 ) -> None:
-    a, b = await hosts.pair()
+    a, b = await hosts.pair(event_log=EAGER, operation_log={"check_period": 0.5})
     assert await b.read("balance", 0) == 1_000
-    await a.fault(point, "kill", only="Order" if point == "after commit" else None)
+    await a.fault(point, "kill")
     a.ask("call", "Order", {"account": 0, "token": "a", "count": 2})
     await a.gone()
     await b.follow(1_002, "balance", 0)
     assert await bank.tokens() == {"a": 1, "a/0": 1, "a/1": 1}
+
+
+@pytest.mark.parametrize("point", ["before event", "before commit", "after commit"])
+async def test_an_event_takes_effect_once_wherever_its_host_dies(
+    hosts: Hosts, bank: Bank, point: str
+) -> None:
+    a = await hosts.start(event_log=EAGER)
+    await a.fault(point, "kill", only="Settle")
+    a.ask("call", "Order", {"account": 0, "token": "a"})
+    await a.gone()
+    b = await hosts.start(event_log=EAGER)
+    await b.follow(1_001, "balance", 0)
+    await all_events_handled(bank)
+    assert await bank.tokens() == {"a": 1, "a/0": 1}
+    assert (await b.ask("entered")).get("a/0", 0) == (point != "after commit")
+
+
+@pytest.mark.parametrize("point", ["before commit", "after commit"])
+async def test_handlers_of_one_event_take_effect_once_each_wherever_their_host_dies(
+    hosts: Hosts, bank: Bank, point: str
+) -> None:
+    a = await hosts.start(event_log=EAGER)
+    await a.fault(point, "kill", only="Announced")
+    a.ask("call", "Announce", {"account": 0, "token": "a"})
+    await a.gone()
+    b = await hosts.start(event_log=EAGER)
+    await b.follow(1_002, "balance", 0)
+    await all_events_handled(bank)
+    assert await bank.journal() == {("a", "Announce"): 1, ("a", "heard"): 1, ("a", "heard too"): 1}
+
+
+async def test_an_event_whose_host_stands_still_is_handled_by_another_and_not_again(
+    hosts: Hosts, bank: Bank
+) -> None:
+    a = await hosts.start(event_log=EAGER)
+    await a.fault("before commit", "wait", only="Settle", seconds=0.1)
+    await a.call("Order", account=0, token="a")
+    await a.reached("before commit")
+    a.pause()
+    # Its transaction has the row of the account, which the other host has to wait for.
+    assert await kill_idle_transactions(bank) == 1
+    b = await hosts.start(event_log=EAGER)
+    await b.follow(1_001, "balance", 0)
+    a.resume()
+    await a.follow(1_001, "balance", 0)
+    await all_events_handled(bank)
+    assert await bank.tokens() == {"a": 1, "a/0": 1}
+
+
+async def test_an_event_that_fails_is_dead_in_the_end_and_nothing_else_suffers(
+    hosts: Hosts, bank: Bank
+) -> None:
+    a, b = await hosts.pair(event_log=EAGER | {"attempts": 2, "longest_retry": 0.2})
+    bad = {"logged_at": datetime.now(UTC), "due_at": datetime.now(UTC)}
+    values = {
+        "no JSON": "?",
+        "bad payload": '{"t": "Settle", "d": {"account": []}}',
+        "no account": '{"t": "Settle", "d": {"account": 99, "token": "none"}}',
+        "unknown": '{"t": "unheard of", "d": {}}',
+    }
+    rows = [{"uuid": name, "value": value, "version": 0} | bad for name, value in values.items()]
+    await bank.run(insert(log_tables.events).values(rows))
+    await a.call("Order", account=0, token="a", count=3)
+    await b.follow(1_003, "balance", 0)
+    async with asyncio.timeout(PATIENCE):
+        while (states := {row.uuid: row for row in await bank.events() if row.uuid in values}) and (
+            sum(row.state == EventState.DEAD for row in states.values()) < 3
+            or not states["unknown"].last_error
+        ):
+            await asyncio.sleep(0.05)
+    assert states["unknown"].state == EventState.NEW  # a newer host may know it
+    assert states["unknown"].attempts == 0
+    assert "unheard of" in states["unknown"].last_error
+    assert "NoResultFound" in states["no account"].last_error
+    assert await bank.tokens() == {"a": 1, "a/0": 1, "a/1": 1, "a/2": 1}
+
+
+async def all_events_handled(bank: Bank) -> None:
+    """Wait until nothing is left to do in the log of events."""
+    async with asyncio.timeout(PATIENCE):
+        while any(row.state == EventState.NEW for row in await bank.events()):
+            await asyncio.sleep(0.02)
+
+
+async def kill_idle_transactions(bank: Bank) -> int:
+    """Have the database give up transactions that wait for their clients, as a time-out does."""
+    async with bank.engine.connect() as connection:
+        killed = await connection.execute(
+            text(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE state = 'idle in transaction' AND datname = current_database()"
+            )
+        )
+        number: int = killed.scalar_one()
+        return number
+
+
+# -- a host dies while it trims
+
+
+async def test_a_host_that_dies_while_it_trims_leaves_the_rest_to_others(
+    hosts: Hosts, bank: Bank
+) -> None:
+    old = {"logged_at": datetime.now(UTC) - timedelta(hours=2), "host_id": "long gone"}
+    rows = [{"uuid": f"old {number}"} | old for number in range(20)]
+    await bank.run(insert(log_tables.operations).values(rows))
+    trimming = {"period": 0.3, "batch": 5}
+    a = await hosts.start()
+    assert await a.read("balance", 0) == 1_000
+    b = await hosts.start(trimming=trimming)
+    await b.fault("in trimming", "kill", passes=1)
+    await b.gone()
+    assert 0 < len(await bank.operations()) < 20
+    c = await hosts.start(trimming=trimming)
+    await c.call("Deposit", account=0, amount=1, token="c")
+    await a.follow(1_001, "balance", 0)
+    async with asyncio.timeout(PATIENCE):
+        while len(left := [row.uuid for row in await bank.operations()]) > 2:
+            await asyncio.sleep(0.05)
+    assert left[0] == "old 19"  # it stays, to show that nothing is missing before what follows
+    assert (await a.ask("health"))["operations"]["abandoned"] == 0
 
 
 # -- a commit whose outcome is not known
@@ -178,8 +306,9 @@ async def test_a_host_that_stood_still_while_the_log_was_trimmed_trusts_nothing(
     hosts: Hosts, bank: Bank
 ) -> None:
     a, b = await hosts.pair()
+    assert await b.read("balance", 2) == 1_000
     await a.call("Deposit", account=2, amount=1, token="first")
-    await b.follow(1_001, "balance", 2)
+    await b.follow(1_001, "balance", 2)  # it has read the log
     assert await b.read("pair", 0, 1) == [1_000, 1_000]
     b.pause()
     for number in range(3):
