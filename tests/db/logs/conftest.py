@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -17,24 +18,50 @@ def clock() -> Iterator[FakeClock]:
         yield clock
 
 
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Log]:
+    shard = open_shard("", url)
+    log = Log(shard)
+    await log.create()
+    try:
+        yield log
+    finally:
+        await shard.aclose()
+
+
 @pytest.fixture
 async def log(sqlite_database: str) -> AsyncIterator[Log]:
     """The logs of a fresh SQLite file."""
-    shard = open_shard("", sqlite_database)
-    made = Log(shard)
-    await made.create()
-    yield made
-    await shard.aclose()
+    async with opened(sqlite_database) as log:
+        yield log
 
 
 @pytest.fixture
 async def any_log(any_database: str) -> AsyncIterator[Log]:
     """The logs of a fresh database: SQLite, PostgreSQL and MariaDB, one after the other."""
-    shard = open_shard("", any_database)
-    made = Log(shard)
-    await made.create()
-    yield made
-    await shard.aclose()
+    async with opened(any_database) as log:
+        yield log
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def server_database(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh database with more than one writer at a time."""
+    url: str = request.getfixturevalue(f"{request.param}_database")
+    return url
+
+
+@pytest.fixture
+async def server_log(server_database: str) -> AsyncIterator[Log]:
+    """The logs of a fresh database with more than one writer at a time."""
+    async with opened(server_database) as log:
+        yield log
+
+
+@pytest.fixture
+async def postgres_log(postgres_database: str) -> AsyncIterator[Log]:
+    """The logs of a fresh database on PostgreSQL."""
+    async with opened(postgres_database) as log:
+        yield log
 
 
 @pytest.fixture
