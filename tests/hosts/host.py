@@ -87,6 +87,13 @@ class Worker:
         """Call a compute method, through the cache."""
         return await getattr(self.ledger, method)(*args)
 
+    async def read_all(self, accounts: int) -> None:
+        """Call the compute methods for all accounts, so that their results are cached."""
+        for account in range(accounts):
+            await self.ledger.pair(account, (account + 1) % accounts)
+            await self.ledger.entries(account)
+        await self.ledger.total()
+
     async def follow(self, value: Any, method: str, *args: int) -> Any:
         """Wait until a compute method gives a value, by nothing but its results going stale."""
         computed = await getattr(self.ledger, method).capture(*args)

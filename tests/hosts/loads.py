@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from .ledger import Announce, Compound, Deposit, Order, Transfer, Withdraw
+from .ledger import Announce, Compound, Deposit, HoldOn, Order, Transfer, Withdraw
 
 
 def random_commands(chance: random.Random, name: str, count: int, accounts: int) -> Iterator[Any]:
@@ -15,7 +15,7 @@ def random_commands(chance: random.Random, name: str, count: int, accounts: int)
         token = f"{name}.{number}"
         account, other = chance.randrange(accounts), chance.randrange(accounts)
         amount = chance.randrange(1, 100)
-        match chance.choices(range(7), (30, 15, 15, 15, 10, 10, 5))[0]:
+        match chance.choices(range(8), (30, 15, 15, 12, 10, 10, 5, 3))[0]:
             case 0:
                 yield Deposit(account, amount, token)
             case 1:
@@ -30,3 +30,5 @@ def random_commands(chance: random.Random, name: str, count: int, accounts: int)
                 yield Order(account, token, count=chance.randrange(1, 3))
             case 6:
                 yield Announce(account, token)
+            case 7:
+                yield HoldOn(account, chance.uniform(0.01, 0.15), token)
