@@ -1,0 +1,513 @@
+"""The relay: takes messages out of the outbox, and publishes them to the broker.
+
+Each message is published at least once, those of a key in order. A crash between the broker's
+confirmation and its mark in the outbox publishes a message again, under the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, text, update
+from sqlalchemy.sql import Select
+
+from afresh.db.logs.moments import moment
+from afresh.db.logs.worker import Worker
+from afresh.db.shards import Shard
+from afresh.db.watchers import Signal
+from afresh.primitives.clock import current_clock
+from afresh.primitives.delays import RetryDelays
+
+from .leases import BucketLeases
+from .tables import BrokerTables, OutboxState
+from .transport import Outcome, OutgoingMessage, PublishResult, Transport
+
+__all__ = ["DeadOutboxMessage", "Relay", "RelayOptions"]
+
+_log = logging.getLogger("afresh.brokers")
+
+_OPTIONS = {"touches": ()}
+_COUNT_EVERY = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayOptions:
+    """How messages are published. All times are in seconds.
+
+    Args:
+        poll: the outbox is looked at this often, ±10 %, whether or not something is signalled.
+        fetch: how many messages are read at once.
+        window: how many are published at once, and not confirmed yet.
+        lease: how long a host has a part of the outbox to itself unless it renews that.
+        renew: how often it does.
+        retries: the pauses after a message was refused for now.
+        attempts: after so many refusals a message is dead.
+        pauses: of the whole relay while the broker is away; messages are not charged for it.
+        confirm: how long the broker may take to confirm one.
+        dead_head: what becomes of later messages of a key when one is dead, by destination: they
+            "skip" it (the default), or it "halt"s them until it is requeued or dropped.
+        strict: publish in the order of commits even where transactions did not wait for each
+            other; PostgreSQL only. A long transaction holds everything up then.
+        keep: how long published messages stay in the outbox.
+    """
+
+    poll: float = 1.0
+    fetch: int = 256
+    window: int = 128
+    lease: float = 15.0
+    renew: float = 5.0
+    retries: RetryDelays = field(default_factory=lambda: RetryDelays.exponential(1, 300, 2, 0.2))
+    attempts: int = 20
+    pauses: RetryDelays = field(default_factory=lambda: RetryDelays.exponential(0.5, 30, 2, 0.1))
+    confirm: float = 10.0
+    dead_head: Mapping[str, Literal["skip", "halt"]] = field(default_factory=dict)
+    strict: bool = False
+    keep: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadOutboxMessage:
+    """A message that is not published any more.
+
+    Args:
+        id: its place in the outbox.
+        message_id: its name.
+        destination: where it was to go.
+        key: whose order it stands in.
+        type: of the event.
+        attempts: how often it was refused.
+        error: why, the last time.
+        created_at: when its operation was committed.
+    """
+
+    id: int
+    message_id: str
+    destination: str
+    key: str | None
+    type: str
+    attempts: int
+    error: str
+    created_at: datetime
+
+
+class _Row(NamedTuple):
+    id: int
+    attempts: int
+    message: OutgoingMessage
+
+
+class Relay(Worker):
+    """Publishes the outbox of one shard, as far as this host has leases on it.
+
+    Args:
+        shard: where the outbox is.
+        tables: the outbox and its leases.
+        transport: publishes; started already, or it is tried again.
+        host_id: of this host.
+        signal: is set when something was written to the outbox.
+        options: how messages are published.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        tables: BrokerTables,
+        transport: Transport,
+        *,
+        host_id: str,
+        signal: Signal,
+        options: RelayOptions | None = None,
+    ) -> None:
+        super().__init__(f"outbox{f' of {shard.name}' if shard.name else ''}", signal)
+        self.options: RelayOptions = options or RelayOptions()
+        self.published: int = 0
+        """How many messages the broker has confirmed."""
+        self.refused: int = 0
+        """How many attempts it refused."""
+        self.died: int = 0
+        """How many messages were given up."""
+        self.unavailable: str | None = None
+        """Why the broker can't be reached; None if it can."""
+        if self.options.strict and shard.dialect != "postgresql":
+            raise ValueError("RelayOptions: strict order needs PostgreSQL.")
+        self._shard = shard
+        self._table = tables.outbox
+        self._transport = transport
+        self._leases = BucketLeases(shard, tables.leases, host_id, self.options.lease)
+        self._renewed_at = -1e9
+        self._failures = 0
+        self._polls = RetryDelays.fixed(self.options.poll)
+        self._pending = 0
+        self._oldest = 0.0
+        self._dead = 0
+        self._counted_at = -1e9
+        self._statements(tables)
+
+    def _statements(self, tables: BrokerTables) -> None:
+        outbox = tables.outbox
+        columns = outbox.c
+        earlier = outbox.alias("earlier")
+        blocks = or_(
+            and_(
+                earlier.c.state == OutboxState.NEW,
+                earlier.c.next_attempt_at > moment(),
+                earlier.c.not_before.is_(None),
+            ),
+            and_(
+                earlier.c.state == OutboxState.DEAD,
+                earlier.c.destination.in_(bindparam("halting", expanding=True)),
+            ),
+        )
+        is_blocked = exists().where(
+            earlier.c.key == columns.key,
+            earlier.c.destination == columns.destination,
+            earlier.c.id < columns.id,
+            blocks,
+        )
+        due: Select[Any] = (
+            select(
+                columns.id,
+                columns.attempts,
+                columns.message_id,
+                columns.destination,
+                columns.key,
+                columns.type,
+                columns.content_type,
+                columns.headers,
+                columns.body,
+            )
+            .where(
+                columns.state == OutboxState.NEW,
+                columns.id > bindparam("after"),
+                columns.bucket.in_(bindparam("buckets", expanding=True)),
+                or_(columns.not_before.is_(None), columns.not_before <= moment()),
+                or_(columns.next_attempt_at.is_(None), columns.next_attempt_at <= moment()),
+                or_(columns.key.is_(None), columns.not_before.is_not(None), ~is_blocked),
+            )
+            .order_by(columns.id)
+            .limit(bindparam("size"))
+        )
+        if self.options.strict:
+            # Older than every transaction that is still open, however the counter has wrapped.
+            name = outbox.fullname
+            due = due.where(
+                text(
+                    f"age({name}.xmin) > age((pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+                    " & 4294967295)::text::xid)"
+                )
+            )
+        self._due = due
+        leases = tables.leases.c
+        is_ours = exists().where(
+            leases.bucket == columns.bucket, leases.owner == self._leases.owner
+        )
+        ours = (columns.state == OutboxState.NEW, is_ours)
+        self._mark = (
+            update(outbox)
+            .where(columns.id.in_(bindparam("ids", expanding=True)), *ours)
+            .values(state=OutboxState.PUBLISHED, published_at=moment())
+        )
+        self._postpone = (
+            update(outbox)
+            .where(columns.id == bindparam("one"), *ours)
+            .values(
+                attempts=columns.attempts + 1,
+                next_attempt_at=moment(bindparam("delay")),
+                last_error=bindparam("error"),
+            )
+        )
+        self._bury = (
+            update(outbox)
+            .where(columns.id == bindparam("one"), *ours)
+            .values(
+                state=OutboxState.DEAD,
+                attempts=columns.attempts + 1,
+                last_error=bindparam("error"),
+            )
+        )
+        self._next = select(
+            func.min(func.coalesce(columns.next_attempt_at, columns.not_before))
+        ).where(columns.state == OutboxState.NEW)
+        # Not more than can be told at a glance: a long outbox is not counted to its end.
+        some = (
+            select(columns.created_at)
+            .where(columns.state == OutboxState.NEW)
+            .order_by(columns.id)
+            .limit(10_000)
+            .subquery()
+        )
+        self._count = select(func.count(), func.min(some.c.created_at)).select_from(some)
+        self._count_dead = select(func.count()).where(columns.state == OutboxState.DEAD)
+        self._list_dead = (
+            select(
+                columns.id,
+                columns.message_id,
+                columns.destination,
+                columns.key,
+                columns.type,
+                columns.attempts,
+                columns.last_error,
+                columns.created_at,
+            )
+            .where(columns.state == OutboxState.DEAD, columns.id > bindparam("after"))
+            .order_by(columns.id)
+            .limit(bindparam("size"))
+        )
+
+    # -- working
+
+    async def prepare(self) -> None:
+        await self._leases.prepare()
+
+    async def work(self, *, signalled: bool) -> float:
+        after = 0
+        while True:
+            await self._renew()
+            if not self._leases.owned:
+                return min(self._polls[1], self.options.renew)
+            if not await self._is_connected():
+                self._failures += 1
+                return self.options.pauses[self._failures]
+            rows = await self._fetch(after)
+            if not rows:
+                break
+            if not await self._publish(rows):
+                self._failures += 1
+                return self.options.pauses[self._failures]
+            self._failures = 0
+            if len(rows) < self.options.fetch:
+                break
+            # On from here; what comes late with a lower id is found when this round begins again.
+            after = rows[-1].id
+        return await self._pause()
+
+    async def _renew(self) -> None:
+        now = current_clock().now()
+        if now - self._renewed_at >= self.options.renew:
+            await self._leases.renew()
+            self._renewed_at = now
+
+    async def _is_connected(self) -> bool:
+        if self.unavailable is None:
+            return True
+        try:
+            await self._transport.start()
+        except Exception as error:
+            self._note_unavailable(str(error))
+            return False
+        _log.info("The broker can be reached again.")
+        self.unavailable = None
+        return True
+
+    def _note_unavailable(self, error: str) -> None:
+        if self.unavailable is None:
+            _log.warning("The broker can't be reached, so messages wait: %s", error)
+        self.unavailable = error or "unknown"
+
+    async def _pause(self) -> float:
+        if current_clock().now() - self._counted_at >= _COUNT_EVERY:
+            await self.count()
+        async with self._shard.read.connect() as connection:
+            due: datetime | None = (await connection.execute(self._next)).scalar()
+        pause = self._polls[1]
+        if due is not None:
+            pause = min(pause, max(0.01, due.timestamp() - time.time()))
+        return pause
+
+    async def _fetch(self, after: int) -> list[_Row]:
+        halting = [name for name, policy in self.options.dead_head.items() if policy == "halt"]
+        values = {
+            "after": after,
+            "buckets": sorted(self._leases.owned),
+            "halting": halting,
+            "size": self.options.fetch,
+        }
+        async with self._shard.read.connect() as connection:
+            found = (await connection.execute(self._due, values)).all()
+        return [
+            _Row(
+                row.id,
+                row.attempts,
+                OutgoingMessage(
+                    row.message_id,
+                    row.destination,
+                    row.type,
+                    row.body,
+                    row.content_type,
+                    {**msgspec.json.decode(row.headers), "sequence": str(row.id)},
+                    {},
+                    row.key,
+                ),
+            )
+            for row in found
+        ]
+
+    async def _publish(self, rows: Sequence[_Row]) -> bool:
+        """Publish messages, and note what became of them; returns whether the broker was there."""
+        window = asyncio.Semaphore(self.options.window)
+        chains: dict[Any, list[_Row]] = {}
+        for row in rows:
+            message = row.message
+            key = (message.destination, message.key) if message.key is not None else row.id
+            chains.setdefault(key, []).append(row)
+        confirmed: list[int] = []
+        failed: list[tuple[_Row, PublishResult]] = []
+
+        async def follow(chain: list[_Row]) -> None:
+            for row in chain:
+                async with window:
+                    if self.unavailable is not None:
+                        return
+                    result = await self._publish_one(row.message)
+                if result.is_confirmed:
+                    confirmed.append(row.id)
+                    continue
+                if result.outcome is Outcome.UNAVAILABLE:
+                    self._note_unavailable(result.error or "")
+                    return
+                failed.append((row, result))
+                if result.outcome is Outcome.TRANSIENT or self._halts(row.message.destination):
+                    return  # the later ones of the key wait for it
+
+        try:
+            await asyncio.gather(*map(follow, chains.values()))
+        finally:
+            if confirmed or failed:
+                await self._note(confirmed, failed)
+        return self.unavailable is None
+
+    def _halts(self, destination: str) -> bool:
+        return self.options.dead_head.get(destination) == "halt"
+
+    async def _publish_one(self, message: OutgoingMessage) -> PublishResult:
+        try:
+            async with asyncio.timeout(self.options.confirm):
+                (result,) = await self._transport.publish([message])
+        except TimeoutError:
+            return PublishResult(
+                Outcome.TRANSIENT, f"It was not confirmed within {self.options.confirm:g} s."
+            )
+        return result
+
+    async def _note(
+        self, confirmed: Sequence[int], failed: Sequence[tuple[_Row, PublishResult]]
+    ) -> None:
+        async with self._shard.write.begin() as connection:
+            if confirmed:
+                await connection.execute(
+                    self._mark, {"ids": sorted(confirmed)}, execution_options=_OPTIONS
+                )
+            for row, result in failed:
+                error = (result.error or result.outcome.value)[:2000]
+                values: dict[str, Any] = {"one": row.id, "error": error}
+                is_last = row.attempts + 1 >= self.options.attempts
+                if result.outcome is Outcome.PERMANENT or is_last:
+                    self.died += 1
+                    self._counted_at = -1e9
+                    _log.error("The message %s is dead: %s", row.message.id, error)
+                    statement: Any = self._bury
+                else:
+                    values["delay"] = self.options.retries[row.attempts + 1]
+                    statement = self._postpone
+                await connection.execute(statement, values, execution_options=_OPTIONS)
+        self.published += len(confirmed)
+        self.refused += len(failed)
+
+    async def aclose(self) -> None:
+        """Publish no more, and let other hosts take over at once."""
+        await super().aclose()
+        with contextlib.suppress(Exception):
+            await self._leases.release()
+
+    # -- dead messages
+
+    async def dead(self, limit: int = 100, *, after: int = 0) -> list[DeadOutboxMessage]:
+        """Return messages that are not published any more, in order.
+
+        Args:
+            limit: how many at most.
+            after: the `id` after which to go on.
+        """
+        async with self._shard.read.connect() as connection:
+            rows = await connection.execute(self._list_dead, {"after": after, "size": limit})
+            return [DeadOutboxMessage(*row) for row in rows]
+
+    async def requeue(self, ids: Sequence[int] | None = None) -> int:
+        """Have dead messages published after all, with all their attempts.
+
+        Args:
+            ids: which; all if None.
+
+        Returns:
+            How many.
+        """
+        columns = self._table.c
+        statement = update(self._table).where(columns.state == OutboxState.DEAD)
+        if ids is not None:
+            statement = statement.where(columns.id.in_(ids))
+        values = {"state": OutboxState.NEW, "attempts": 0, "next_attempt_at": None}
+        count = await self._change(statement.values(**values))
+        self.signal.set()
+        return count
+
+    async def drop(self, ids: Sequence[int] | None = None) -> int:
+        """Delete dead messages.
+
+        Args:
+            ids: which; all if None.
+
+        Returns:
+            How many.
+        """
+        statement = delete(self._table).where(self._table.c.state == OutboxState.DEAD)
+        if ids is not None:
+            statement = statement.where(self._table.c.id.in_(ids))
+        return await self._change(statement)
+
+    async def _change(self, statement: Any) -> int:
+        async with self._shard.write.begin() as connection:
+            result: Any = await connection.execute(statement, execution_options=_OPTIONS)
+        self._counted_at = -1e9
+        return int(result.rowcount)
+
+    async def count(self) -> None:
+        """Count what `health()` tells."""
+        self._counted_at = current_clock().now()
+        async with self._shard.read.connect() as connection:
+            self._pending, oldest = (await connection.execute(self._count)).one()
+            self._dead = (await connection.execute(self._count_dead)).scalar_one()
+        if oldest is None:
+            self._oldest = 0.0
+        else:
+            if isinstance(oldest, str):
+                oldest = datetime.fromisoformat(oldest + "+00:00")
+            self._oldest = max(0.0, time.time() - oldest.timestamp())
+
+    def health(self) -> dict[str, Any]:
+        """Return how the relay is doing.
+
+        Returns:
+            how many messages were `published`, `refused` and `died` since the start; how many are
+            `pending`, at least, and the age of the `oldest` in seconds; how many are `dead`; how
+            many parts of the outbox this host has: `buckets`; `unavailable`, why the broker can't
+            be reached, and the `error` of the last round, None if all is well.
+        """
+        return {
+            "published": self.published,
+            "refused": self.refused,
+            "died": self.died,
+            "pending": self._pending,
+            "oldest": round(self._oldest, 3),
+            "dead": self._dead,
+            "buckets": len(self._leases.owned),
+            "unavailable": self.unavailable,
+            "error": self.error,
+        }
