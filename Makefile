@@ -37,13 +37,16 @@ for version in $(VERSIONS); do \
 done
 endef
 
-.PHONY: help demo test test-all bench lint format docs soak constraints clean
+.PHONY: help demo demo-cluster test test-all bench lint format docs soak constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed $(VENV)/.group-demo extension ## start the order shop on port 8080
 	@$(BIN)/python -m examples.shop $(ARGS)
+
+demo-cluster: $(VENV)/.installed $(VENV)/.group-demo extension ## start it as four processes on PostgreSQL
+	@$(BIN)/python -m examples.shop cluster $(ARGS)
 
 test: $(VENV)/.installed $(VENV)/.group-test extension ## run the tests, with the C extension and with its pure twin
 	@if [ -e $(VENV)/.compiled ]; then \

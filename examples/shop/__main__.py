@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import sys
 
 from .contracts import USERS
@@ -29,6 +30,30 @@ def arguments() -> argparse.ArgumentParser:
     browsing(parser)
     parser.set_defaults(run=everything)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    cluster = commands.add_parser(
+        "cluster", help="the shop's server as several processes on PostgreSQL, and the Python page"
+    )
+    listening(cluster, 8080)
+    cluster.add_argument(
+        "--page-port",
+        type=int,
+        default=8081,
+        metavar="PORT",
+        help="port of the Python page, 0 for none (%(default)s)",
+    )
+    cluster.add_argument(
+        "--workers", type=int, default=4, metavar="N", help="how many processes (%(default)s)"
+    )
+    cluster.add_argument(
+        "--database",
+        metavar="URL",
+        default=os.environ.get("DATABASE_URL"),
+        help="of a PostgreSQL (that of DATABASE_URL, or one of our own)",
+    )
+    resetting(cluster)
+    browsing(cluster)
+    cluster.set_defaults(run=several)
 
     server = commands.add_parser("server", help="the shop's server, with the plain page at /")
     listening(server, 8000)
@@ -60,6 +85,10 @@ def storing(parser: argparse.ArgumentParser) -> None:
         default="sqlite+aiosqlite:///shop.db",
         help="where the data is kept (%(default)s)",
     )
+    resetting(parser)
+
+
+def resetting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reset", action="store_true", help="forget all orders and refill")
 
 
@@ -78,6 +107,20 @@ def everything(options: argparse.Namespace) -> None:
         options.database,
         host=options.host,
         port=options.port,
+        show=not options.no_browser,
+        reset=options.reset,
+    )
+
+
+def several(options: argparse.Namespace) -> None:
+    from .cluster import serve_cluster
+
+    serve_cluster(
+        options.database,
+        workers=options.workers,
+        host=options.host,
+        port=options.port,
+        page_port=options.page_port,
         show=not options.no_browser,
         reset=options.reset,
     )

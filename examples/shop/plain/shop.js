@@ -43,7 +43,7 @@ function toast(text, kind) {
   setTimeout(() => element.remove(), 5000);
 }
 
-/** Await a call and return its result, or say in words for the customer what failed. */
+/** Await a call and return its result, or say what failed, in words for the customer. */
 async function act(call) {
   try {
     return await call;
@@ -89,7 +89,8 @@ class Stepper extends HTMLElement {
         // One at a time, or an older number might be the last to arrive.
         for (let sent; sent !== quantity;) {
           sent = quantity;
-          if (!(await put(product, sent))) sent = quantity = own.current?.value ?? 0;
+          const result = await put(product, sent);
+          if (result === undefined) sent = quantity = own.current?.value ?? 0; // it failed
         }
         isBusy = false;
         show();

@@ -1,0 +1,120 @@
+"""`python -m examples.shop cluster`, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.servers.processes import free_port, tell_reaper
+
+ROOT = Path(__file__).parents[2]
+
+
+class Cluster:
+    """Workers behind one port, and the process that looks after them.
+
+    Args:
+        folder: where it runs; its output goes to "cluster.log" there.
+        database_url: of a PostgreSQL; without it, the cluster brings one along.
+        page: whether to serve the Python page as well.
+    """
+
+    def __init__(
+        self, folder: Path, database_url: str | None = None, *, page: bool = False
+    ) -> None:
+        self.port = free_port()
+        self.page_port = free_port() if page else 0
+        self.folder = folder
+        self.database_url = database_url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the plain page."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def page_url(self) -> str:
+        """Of the Python page."""
+        return f"http://127.0.0.1:{self.page_port}"
+
+    @property
+    def rpc_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/rpc/ws"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "cluster.log").read_text()
+
+    @property
+    def pids(self) -> set[int]:
+        """The workers, by what the output says."""
+        pids: set[int] = set()
+        for line in self.log.splitlines():
+            if line.startswith("Workers "):
+                pids = {int(each) for each in re.findall(r"\d+", line)}
+            elif match := re.fullmatch(r"Worker (\d+) is gone, (\d+) takes its place", line):
+                gone, new = map(int, match.groups())
+                pids = pids - {gone} | {new}
+        return pids
+
+    def start(self, *arguments: str, workers: int = 2) -> None:
+        """Start it, and wait until a worker answers."""
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        for name in ("DATABASE_URL", "NICEGUI_USER_SIMULATION", "PYTEST_CURRENT_TEST"):
+            environment.pop(name, None)
+        if self.database_url is not None:
+            environment["DATABASE_URL"] = self.database_url
+        command = [sys.executable, "-m", "examples.shop", "cluster", "--no-browser"]
+        command += [f"--port={self.port}", f"--page-port={self.page_port}", f"--workers={workers}"]
+        with (self.folder / "cluster.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C can reach all of them, and nobody else
+            )
+        tell_reaper(f"+process {self._process.pid} {signal.SIGINT.value}")
+        deadline = time.monotonic() + 60
+        while not self._is_healthy():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"The cluster did not start:\n{self.log}")
+            time.sleep(0.1)
+
+    def _is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as response:
+                return bool(json.load(response)["status"] == "ok")
+        except OSError:
+            return False
+
+    def kill(self, pid: int) -> None:
+        """End a worker as a power cut would."""
+        assert pid in self.pids
+        os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> int | None:
+        """Press Ctrl-C, and return how the whole of it ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            result = process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        tell_reaper(f"-process {process.pid}")
+        return result
