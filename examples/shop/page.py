@@ -225,7 +225,7 @@ class ShopPage:
     async def my_orders(self) -> None:
         order_ids = await self.shop.orders.for_user(self.user)
         for order_id in order_ids:
-            self.order(order_id)
+            self.order(order_id).classes("row")
         if not order_ids:
             empty("receipt_long", "No orders yet", "They appear here, in all your windows.")
 

@@ -17,6 +17,14 @@ from tests.servers.processes import free_port, tell_reaper
 ROOT = Path(__file__).parents[2]
 
 
+def environment() -> dict[str, str]:
+    """What a process of the shop runs with: this checkout, and nothing of the tests."""
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    for name in ("DATABASE_URL", "NICEGUI_USER_SIMULATION", "PYTEST_CURRENT_TEST"):
+        variables.pop(name, None)
+    return variables
+
+
 class Cluster:
     """Workers behind one port, and the process that looks after them.
 
@@ -67,18 +75,16 @@ class Cluster:
 
     def start(self, *arguments: str, workers: int = 2) -> None:
         """Start it, and wait until a worker answers."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-        for name in ("DATABASE_URL", "NICEGUI_USER_SIMULATION", "PYTEST_CURRENT_TEST"):
-            environment.pop(name, None)
+        variables = environment()
         if self.database_url is not None:
-            environment["DATABASE_URL"] = self.database_url
+            variables["DATABASE_URL"] = self.database_url
         command = [sys.executable, "-m", "examples.shop", "cluster", "--no-browser"]
         command += [f"--port={self.port}", f"--page-port={self.page_port}", f"--workers={workers}"]
         with (self.folder / "cluster.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=self.folder,
-                env=environment,
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

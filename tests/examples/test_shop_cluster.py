@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +27,7 @@ from examples.shop.contracts import (
 )
 from tests.servers.processes import temporary_folder
 
-from .cluster import Cluster
+from .cluster import ROOT, Cluster, environment
 
 
 @pytest.fixture
@@ -158,3 +161,36 @@ async def test_ctrl_c_ends_all_of_it_and_keeps_the_data() -> None:
     assert orders == [(), (1,), ()]
     assert "Traceback" not in cluster.log
     shutil.rmtree(folder)
+
+
+async def test_a_terminal_shows_the_worker_and_takes_orders(cluster: Cluster) -> None:
+    async with visiting(cluster, 1) as (shop,):
+        terminal = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "examples.shop", "terminal", "--server", cluster.rpc_url, "--user", "bob"),
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert terminal.stdin is not None
+        terminal.stdin.write(b"order cake 2\n")
+        shown = ""
+
+        async def until_shown(text: str) -> None:
+            nonlocal shown
+            assert terminal.stdout is not None
+            while text not in shown:
+                shown += (await terminal.stdout.readline()).decode()
+
+        async with asyncio.timeout(30):
+            await until_shown("packed")
+            assert re.search(r"served by worker \d+", shown)
+            assert "Thank you! Order #1 is placed." in shown
+            assert re.search(r"#1 +placed +2 \W Lemon drizzle cake  €28.00", shown)
+            assert await shop.orders.for_user("bob") == (1,)
+            terminal.stdin.write(b"order lion\n")
+            await until_shown("There is no 'lion' here")
+            terminal.stdin.write(b"quit\n")
+            assert await terminal.wait() == 0
