@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
     from starlette.applications import Starlette
 
+    from afresh.brokers import Broker
     from afresh.db import Database
     from afresh.testing import Audit
 
@@ -42,6 +43,7 @@ class App:
 
     Args:
         database: where the services keep their data: a `Database`, or its address.
+        broker: how other services are told of events, and tell theirs: a `Broker`, or its address.
         naming: what Python names are on the wire; `DOTNET` for .NET and TypeScript clients.
         formats: the serialization formats that clients may ask for.
         limits: sizes and times.
@@ -66,6 +68,7 @@ class App:
         self,
         *,
         database: Database | URL | str | None = None,
+        broker: Broker | str | None = None,
         naming: NamingPolicy = PYTHON,
         formats: Sequence[str] = DEFAULT_FORMATS,
         limits: Limits | None = None,
@@ -92,6 +95,9 @@ class App:
         self._database = _open_database(database)
         if self._database is not None:
             self._database.attach(self.operations)
+        self._broker = _open_broker(broker)
+        if self._broker is not None:
+            self._broker.attach(self.operations, self._database)
         self._services: dict[type, Any] = {}
         self._is_started = False
 
@@ -107,6 +113,19 @@ class App:
                 'This app has no database: make it with one, App(database="sqlite+aiosqlite:///…").'
             )
         return self._database
+
+    @property
+    def broker(self) -> Broker:
+        """What the app tells other services, and hears of them.
+
+        Raises:
+            InvalidStateError: the app was made without a broker.
+        """
+        if self._broker is None:
+            raise InvalidStateError(
+                'This app has no broker: make it with one, App(broker="amqp://…").'
+            )
+        return self._broker
 
     # -- services
 
@@ -151,6 +170,8 @@ class App:
                 del self._services[contract]
                 raise
         self.operations.services.add(name or contract.__name__, service)
+        if self._broker is not None:
+            self._broker.add(service, name or contract.__name__)
         return service
 
     def service(self, contract: type[S], url: str | None = None, *, format: str = "msgpack6c") -> S:
@@ -222,6 +243,10 @@ class App:
             health["database"] = self._database.health()
             if self._database.error is not None and health["status"] == "ok":
                 health["status"] = "degraded"
+        if self._broker is not None:
+            health["broker"] = self._broker.health()
+            if self._broker.error is not None and health["status"] == "ok":
+                health["status"] = "degraded"
         return health
 
     async def audit(self, **options: Any) -> Audit:
@@ -268,6 +293,8 @@ class App:
         self.operations.start()
         if self._database is not None:
             await self._database.start()
+        if self._broker is not None:
+            await self._broker.start()
         self._is_started = True
 
     async def __aenter__(self) -> Self:
@@ -284,6 +311,8 @@ class App:
 
     async def aclose(self) -> None:
         """End all connections, and what runs for them; commands that were started are cancelled."""
+        if self._broker is not None:
+            await self._broker.aclose()
         await self.commander.aclose()
         await self.hub.aclose()
         if self._cache is not None:
@@ -304,3 +333,11 @@ def _open_database(database: Database | URL | str | None) -> Database | None:
     except ImportError as error:
         raise ImportError("App(database=…) needs SQLAlchemy: pip install 'afresh[db]'.") from error
     return database if isinstance(database, Database) else Database(database)
+
+
+def _open_broker(broker: Broker | str | None) -> Broker | None:
+    if broker is None:
+        return None
+    from afresh.brokers import Broker
+
+    return broker if isinstance(broker, Broker) else Broker(broker)

@@ -20,6 +20,7 @@ from afresh.commands.context import current
 from afresh.commands.handler import CommandHandler, check_parameters
 from afresh.errors import DefinitionError, InvalidStateError
 from afresh.graph.service import ServiceMember
+from afresh.rpc import rpc_method
 
 from .events import EventType, event_type_of
 
@@ -97,6 +98,7 @@ class EventHandler(ServiceMember, Generic[E]):
         self.__name__ = self.name
         self.__wrapped__: Callable[..., Any] = function
         self.__isabstractmethod__: bool = bool(getattr(function, "__isabstractmethod__", False))
+        rpc_method(served=False)(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = self.__name__ = name

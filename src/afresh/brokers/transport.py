@@ -161,6 +161,7 @@ class Subscription:
         prefetch: how many are fetched ahead; twice the workers unless given.
         types: of events that are wanted, for brokers that can leave out the others; all if empty.
         ordered: whether a message that is handled again holds up the later ones of its key.
+        on_connected: called whenever the subscription is there again after it was lost.
     """
 
     destination: str
@@ -170,6 +171,7 @@ class Subscription:
     prefetch: int | None = None
     types: frozenset[str] = frozenset()
     ordered: bool = True
+    on_connected: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.workers < 1 or (self.prefetch is not None and self.prefetch < 1):

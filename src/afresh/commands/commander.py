@@ -396,7 +396,7 @@ def _check(handlers: Mapping[type, list[Handler]]) -> None:
 
 
 def _log_failure(context: CommandContext[Any], error: BaseException) -> None:
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or getattr(error, "is_expected", False):
         return
     try:
         shown = repr(context.command)

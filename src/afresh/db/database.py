@@ -193,6 +193,17 @@ class Database:
             logs_commands=self._log_commands,
         )
 
+    @property
+    def watcher(self) -> Watcher:
+        """What tells this host, and others, that a log has grown.
+
+        Raises:
+            InvalidStateError: the database was not started.
+        """
+        if self._watcher is None:
+            raise InvalidStateError(f"{self!r} was not started: use 'async with app'.")
+        return self._watcher
+
     # -- life
 
     def attach(self, operations: Operations) -> None:

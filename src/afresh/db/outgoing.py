@@ -16,7 +16,7 @@ from afresh.operations.events import OperationEvent
 
 from .tables import EventState
 
-__all__ = ["MARKER", "store_events"]
+__all__ = ["MARKER", "insert_if_new", "store_events"]
 
 MARKER = "~op-"
 """How the names of rows begin that stand for operations which are not in the log of those."""
@@ -47,7 +47,7 @@ async def store_events(
         if event.on_conflict == "fail":
             plain.append(values)
         elif event.on_conflict == "skip":
-            await _insert_if_new(connection, table, values)
+            await insert_if_new(connection, table, values)
         else:
             await _put(connection, table, values)
     if plain:
@@ -61,7 +61,7 @@ async def store_events(
             ) from error
 
 
-async def _insert_if_new(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+async def insert_if_new(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
     statement: Any
     match connection.dialect.name:
         case "postgresql":
@@ -89,7 +89,7 @@ async def _put(connection: AsyncConnection, table: Table, values: dict[str, Any]
     )
     for _ in range(_ATTEMPTS):
         result = await connection.execute(change, execution_options=_OPTIONS)
-        if result.rowcount or await _insert_if_new(connection, table, values):
+        if result.rowcount or await insert_if_new(connection, table, values):
             return
     raise EventConflictError(
         f"The event {values['uuid']} was handled already, or is being handled, and can't be "

@@ -14,8 +14,10 @@ __all__ = ["Outbox", "OutboxMessage"]
 class OutboxMessage(Protocol):
     """A message that leaves if its operation is committed."""
 
-    message_id: str
-    """Its name, by which receivers know it again."""
+    @property
+    def message_id(self) -> str:
+        """Its name, by which receivers know it again."""
+        ...
 
 
 class Outbox(Protocol):
@@ -39,14 +41,12 @@ class Outbox(Protocol):
         """
         ...
 
-    async def store(
-        self, connection: Any, operation: Operation, messages: Sequence[OutboxMessage]
-    ) -> None:
+    async def store(self, connection: Any, operation: Operation, messages: Sequence[Any]) -> None:
         """Write messages, the last thing before the commit.
 
         Args:
             connection: an SQLAlchemy `AsyncConnection`, with the transaction.
             operation: which they belong to.
-            messages: in the order in which they were published.
+            messages: as `make` returned them, in order.
         """
         ...

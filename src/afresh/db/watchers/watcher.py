@@ -15,8 +15,8 @@ from .signal import Signal
 
 __all__ = ["LogKind", "Watcher"]
 
-LogKind: TypeAlias = Literal["operations", "events"]
-"""The logs of a database: what happened, and what is yet to be handled."""
+LogKind: TypeAlias = Literal["operations", "events", "outbox"]
+"""The logs of a database: what happened, what is yet to be handled, what is yet to be published."""
 
 
 class Watcher(ABC):
