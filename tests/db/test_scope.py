@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from afresh.commands import local_command
 from afresh.errors import InvalidStateError
 from afresh.operations import current_operation
-from tests.db.desk import Do, DoAll, DoApart, DoWithin, Host, Noted, NoteRow, desk_at
+from tests.db.desk import Do, DoAll, DoApart, DoWithin, Host, Noted, NoteRow, TallyRow, desk_at
 
 
 @pytest.fixture
@@ -291,6 +292,98 @@ async def test_a_statement_that_fails_in_a_nested_command_spoils_nothing_else(ho
 
     await desk.call("outer")
     assert await host.notes() == [("outer", "before"), ("outer", "after")]
+
+
+async def test_a_nested_command_that_swallows_the_error_of_a_flush_is_undone_alone(
+    host: Host,
+) -> None:
+    desk = host.desk
+    await host.tallies("x")
+
+    @desk.on("outer")
+    async def outer() -> None:
+        await desk.note("outer", "before")
+        with pytest.raises(InvalidStateError, match="errors of flushes end the command"):
+            await desk.call("inner")
+        await desk.note("outer", "after")
+
+    @desk.on("inner")
+    async def inner() -> None:
+        await desk.note("inner", "before")
+        with suppress(IntegrityError):
+            await host.tallies("x")
+        await desk.note("inner", "after")
+
+    await desk.call("outer")
+    assert await host.notes() == [("outer", "before"), ("outer", "after")]
+
+
+async def test_a_nested_command_that_returns_after_the_error_of_a_flush_is_undone_alone(
+    host: Host,
+) -> None:
+    desk = host.desk
+    await host.tallies("x")
+
+    @desk.on("outer")
+    async def outer() -> None:
+        await desk.note("outer", "before")
+        with pytest.raises(InvalidStateError, match="errors of flushes end the command"):
+            await desk.call("inner")
+        await desk.note("outer", "after")
+
+    @desk.on("inner")
+    async def inner() -> None:
+        await desk.note("inner")
+        async with desk.database.operation() as op:
+            op.session.add(TallyRow(name="x"))
+            with suppress(IntegrityError):
+                await op.session.flush()
+            await op.session.rollback()
+            await op.session.execute(insert(NoteRow).values(key="inner", text="after"))
+
+    await desk.call("outer")
+    assert await host.notes() == [("outer", "before"), ("outer", "after")]
+
+
+async def test_the_error_of_a_flush_in_a_nested_command_spoils_nothing_else(host: Host) -> None:
+    desk = host.desk
+    await host.tallies("x")
+
+    @desk.on("outer")
+    async def outer() -> None:
+        await desk.note("outer", "before")
+        for _ in range(2):
+            with suppress(IntegrityError):
+                await desk.call("inner")
+        await desk.call("good")
+        await desk.note("outer", "after")
+
+    @desk.on("inner")
+    async def inner() -> None:
+        await desk.note("inner")
+        await host.tallies("x")
+
+    @desk.on("good")
+    async def good() -> None:
+        await desk.note("good")
+
+    await desk.call("outer")
+    assert await host.notes() == [("outer", "before"), ("good", ""), ("outer", "after")]
+
+
+async def test_a_command_that_swallows_the_error_of_a_flush_does_not_happen(host: Host) -> None:
+    desk = host.desk
+    await host.tallies("x")
+
+    @desk.on("a")
+    async def work() -> None:
+        await desk.note("a")
+        with suppress(IntegrityError):
+            await host.tallies("x")
+
+    with pytest.raises(InvalidStateError, match="errors of flushes end the command"):
+        await desk.call("a")
+    assert await host.notes() == []
 
 
 async def test_what_a_handler_holds_unflushed_survives_a_nested_command_that_fails(

@@ -134,10 +134,12 @@ def create_write_engine(
         is_temporary: the file goes when the program ends, so nothing needs to reach the disk.
     """
     if dialect_of(url) != "sqlite":
-        return create_async_engine(url, **_arguments(options, options.write_connections))
-    script = f"PRAGMA busy_timeout = {math.ceil(_BUSY_PERIOD * 1000)}"
-    engine = _create_sqlite_engine(url, options, 1, script, is_temporary=is_temporary)
-    _begin_immediately(engine, options.busy_timeout)
+        engine = create_async_engine(url, **_arguments(options, options.write_connections))
+    else:
+        script = f"PRAGMA busy_timeout = {math.ceil(_BUSY_PERIOD * 1000)}"
+        engine = _create_sqlite_engine(url, options, 1, script, is_temporary=is_temporary)
+        _begin_immediately(engine, options.busy_timeout)
+    _end_with_the_transaction(engine)
     return engine
 
 
@@ -189,9 +191,10 @@ def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
     """
     if dialect_of(engine.url) == "postgresql":
         return engine, engine.execution_options(postgresql_readonly=True)
-    if dialect_of(engine.url) == "mysql" or engine.sync_engine.dispatch.begin:
-        return engine, engine
     write = engine.execution_options()
+    _end_with_the_transaction(write)
+    if dialect_of(engine.url) == "mysql" or engine.sync_engine.dispatch.begin:
+        return write, engine
 
     @event.listens_for(write.sync_engine, "begin")
     def begin(connection: Connection) -> None:
@@ -262,6 +265,34 @@ def _begin_immediately(engine: AsyncEngine, busy_timeout: float) -> None:
                     raise
 
     engine.dialect.do_begin = begin  # type: ignore[method-assign]
+
+
+def _end_with_the_transaction(engine: AsyncEngine) -> None:
+    """Give a connection up whose transaction the database has rolled back by itself.
+
+    A handler that goes on after such an error would commit the rest without what came before.
+    PostgreSQL refuses that by itself.
+    """
+    if dialect_of(engine.url) == "postgresql":
+        return
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def look(context: ExceptionContext) -> None:
+        connection = context.connection
+        if connection is None or not connection.in_transaction() or connection.invalidated:
+            return
+        if connection.dialect.name == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            is_over = not driver.in_transaction
+        else:
+            is_over = context.original_exception.args[:1] in _ENDING_ERRORS
+        if is_over:
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+
+
+_ENDING_ERRORS = ((1213,), (1020,))
+"""A deadlock, and a row that changed since the snapshot: with them MariaDB rolls back."""
 
 
 def _explain_refusals(engine: AsyncEngine) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from afresh.errors import InvalidStateError
@@ -140,7 +141,7 @@ class DatabaseScope:
                 self._turn_left.clear()
                 await self._turn_left.wait()
                 continue
-            self._check_active()
+            self._check_active(levels)
             level = next((each for each in levels if each.savepoint is None), None)
             if level is None:
                 break
@@ -179,12 +180,18 @@ class DatabaseScope:
                 "the tasks in which a handler writes, and leave blocks before it returns."
             )
 
-    def _check_active(self) -> None:
-        if self._transaction is not None and not self._transaction.is_active:
+    def _check_active(
+        self, levels: Sequence[Level] = ()
+    ) -> tuple[AsyncConnection, AsyncTransaction]:
+        connection, transaction = self.connection, self._transaction
+        assert transaction is not None
+        savepoints = [each.savepoint for each in levels if each.savepoint is not None]
+        if not (transaction.is_active and all(each.is_active for each in savepoints)):
             raise InvalidStateError(
-                "A session of this operation was rolled back, and with it all that was written: "
-                "don't roll sessions back, let an error end the command that is to be undone."
+                "A session of this command was rolled back, and with it all that was written: let "
+                "the errors of flushes end the command, and don't roll sessions back yourself."
             )
+        return connection, transaction
 
     def doom(self, error: BaseException) -> None:
         """Refuse to commit: what was to be undone can't be undone by itself."""
@@ -207,10 +214,7 @@ class DatabaseScope:
                 "nothing is committed: let its error end the whole command."
             ) from self._failure
         self.check_last(None)
-        self._check_active()
-        connection, transaction = self._connection, self._transaction
-        if connection is None or transaction is None:
-            raise InvalidStateError("The transaction of this operation could not be begun.")
+        connection, transaction = self._check_active()
         operation.logged_at = datetime.now(UTC)
         guard = self._guard()
         if guard is not None:
@@ -337,8 +341,14 @@ class DatabaseScope:
             except Exception:
                 _log.debug("The connection of %r was lost.", self.operation, exc_info=True)
 
+    @property
+    def _was_lost(self) -> bool:
+        return self._connection is not None and self._connection.invalidated
+
     def transience_of(self, error: BaseException) -> Transience:
         """Sort an error, as far as another attempt is concerned."""
+        if isinstance(error, PendingRollbackError) and self._was_lost:
+            return Transience.TRANSIENT  # the error that it comes of was swallowed
         return transience_of_database_error(error)
 
     def __repr__(self) -> str:
@@ -355,15 +365,25 @@ class _Savepoint:
         self._level = level
         self._transaction = transaction
 
+    @property
+    def is_active(self) -> bool:
+        return self._transaction.is_active
+
     async def release(self) -> None:
         self._scope.check_last(self._level)
+        self._scope._check_active((self._level,))
         await self._transaction.commit()
         self._scope.leave(self._level)
 
     async def rollback(self, error: BaseException) -> None:
         try:
             self._scope.check_last(self._level)
-            await self._transaction.rollback()
+            if self._transaction.is_active:
+                await self._transaction.rollback()
+            else:
+                await self._scope.connection.run_sync(self._roll_back_again)
+            if self._scope._was_lost:
+                self._scope.doom(error)
         except Exception:
             # Something goes on writing, or the connection was lost, or the database has undone more
             # than that.
@@ -371,6 +391,11 @@ class _Savepoint:
             self._scope.doom(error)
         finally:
             self._scope.leave(self._level)
+
+    def _roll_back_again(self, connection: Connection) -> None:
+        # A session has done so already, as a flush failed, but something may have gone on since.
+        nested: Any = self._transaction.sync_transaction
+        connection.dialect.do_rollback_to_savepoint(connection, nested._savepoint)
 
 
 _LOG_OPTIONS = {"touches": ()}

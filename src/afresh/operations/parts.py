@@ -51,6 +51,11 @@ class Part:
 class Savepoint(Protocol):
     """What undoes the writes of a nested command that fails."""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it is still there."""
+        ...
+
     async def release(self) -> None:
         """Keep the writes, as far as the operation is committed."""
         ...

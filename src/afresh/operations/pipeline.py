@@ -167,6 +167,8 @@ class Operations:
                     if doubt is not None and await self._happened(doubt, slot):
                         return doubt.result
                     if operation.scope is not None and operation.scope.is_in_doubt:
+                        if doubt is not None:  # else this one could not have come so far
+                            await uncancelled(doubt.operation.fail())
                         doubt = _Doubt(operation, result)
                     if transience is Transience.TRANSIENT:
                         retries += 1
