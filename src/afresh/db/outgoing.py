@@ -62,6 +62,16 @@ async def store_events(
 
 
 async def insert_if_new(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless there is one with its key; one that is being inserted is waited for.
+
+    Args:
+        connection: with a transaction.
+        table: where.
+        values: of the row.
+
+    Returns:
+        Whether it was inserted.
+    """
     statement: Any
     match connection.dialect.name:
         case "postgresql":
