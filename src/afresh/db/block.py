@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session
 
 from afresh.commands import CommandOf
 from afresh.commands.context import current
@@ -22,6 +24,7 @@ from afresh.primitives.tasks import uncancelled
 
 from .engines import IsolationLevel
 from .scope import DatabaseScope
+from .tracking import FollowedSession
 
 if TYPE_CHECKING:
     from .database import Database
@@ -192,7 +195,10 @@ class OperationBlock:
         self._is_open = True
         _innermost.set(self)
         session = self._session = AsyncSession(
-            scope.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+            scope.connection,
+            expire_on_commit=False,
+            join_transaction_mode="rollback_only",
+            sync_session_class=Session if scope.writes is None else FollowedSession,
         )
         if scope.writes is not None:
             scope.writes.follow(session)
@@ -245,13 +251,18 @@ class OperationBlock:
             error = failure
             raise
         finally:
-            # It has joined a transaction, which closing it leaves alone.
-            session.sync_session.close()
             self._is_open = False
             _innermost.set(self._around)
-            scope.leave(self)
-            if self._is_alone and error is not None:
-                await uncancelled(roll_back(scope.operation, error))
+            try:
+                if session.in_nested_transaction():
+                    await uncancelled(session.close())  # which undoes what it began by itself
+                else:
+                    # It has joined a transaction, which closing it leaves alone.
+                    session.sync_session.close()
+            finally:
+                scope.leave(self)
+                if self._is_alone and error is not None:
+                    await uncancelled(roll_back(scope.operation, error))
         if self._is_alone and error is None:
             await self._operations.complete(scope.operation)
             note_freshness(str(scope.operation.freshness))
