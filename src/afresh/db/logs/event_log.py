@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -243,7 +244,7 @@ class EventLog:
     async def _claim_in_two_steps(self, most: int, values: dict[str, Any]) -> Sequence[Any]:
         # Its default isolation would lock the gaps between rows, and so hold up who adds events.
         connection = await self.shard.connect("READ COMMITTED")
-        async with connection, connection.begin():
+        async with aclosing(connection), connection.begin():
             rows = (await connection.execute(self._free, {"most": most})).all()
             if rows:
                 uuids = [row.uuid for row in rows]
