@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, func, select, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import selectinload
 
 from afresh.db.read_only import ReadSession, read_session
 from afresh.db.shards import Shard, open_shard
 from afresh.db.tracked import OperationWrites, TrackedReads
-from afresh.db.tracking import EVERYTHING, Read, TableName, Write
+from afresh.db.tracking import EVERYTHING, FollowedSession, Read, TableName, Write
 from afresh.errors import InvalidStateError
 from afresh.graph import (
     Computed,
@@ -125,12 +125,16 @@ def orders(shard: Shard, tracked: TrackedReads) -> Orders:
     return Orders(shard)
 
 
+def followed(connection: AsyncConnection) -> AsyncSession:
+    return AsyncSession(connection, sync_session_class=FollowedSession)
+
+
 @asynccontextmanager
 async def changing(shard: Shard, tracked: TrackedReads) -> AsyncIterator[AsyncSession]:
     """An operation: what it changed is announced when it is committed."""
     writes = OperationWrites()
     async with shard.write.connect() as connection:
-        async with connection.begin(), AsyncSession(connection) as session:
+        async with connection.begin(), followed(connection) as session:
             writes.bind(connection)
             writes.follow(session)
             yield session
@@ -396,7 +400,7 @@ async def test_leaves_may_be_collected_in_other_threads(tracked: TrackedReads) -
 async def test_objects_are_trusted_as_the_isolation_allows(shard: Shard) -> None:
     writes = OperationWrites("SERIALIZABLE")
     assert writes.collected() is None
-    async with shard.write.connect() as connection, AsyncSession(connection) as session:
+    async with shard.write.connect() as connection, followed(connection) as session:
         writes.bind(connection)
         assert writes.collected() is None
         writes.follow(session)

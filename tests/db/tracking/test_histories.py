@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from afresh.db.tracking import ReadIndex, ReadRecorder, WriteRecorder, track
+from afresh.db.tracking import FollowedSession, ReadIndex, ReadRecorder, WriteRecorder, track
 from tests.db.tracking.histories import Change, Query, fill, histories, queries
 from tests.db.tracking.shop import Base
 
@@ -85,7 +85,7 @@ def test_what_gives_another_result_was_touched(
 
 def transact(engine: Engine, some: list[Change]) -> Any:
     """Run changes in a transaction; what it wrote, nothing where a foreign key refused."""
-    with Session(engine) as session:
+    with FollowedSession(engine) as session:
         recorder = WriteRecorder(session.connection())
         recorder.follow(session)
         try:

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from afresh.db.tracking import EVERYTHING, Row, TableName, Write, WriteRecorder
+from afresh.db.tracking import EVERYTHING, FollowedSession, Row, TableName, Write, WriteRecorder
 from afresh.errors import InvalidStateError
 from tests.db.tracking.shop import Item, Order, User
 
@@ -50,7 +50,7 @@ WHOLE = write(EVERYTHING)
 async def writes_of(
     engine: AsyncEngine, statement: Any, parameters: Any = None, **options: Any
 ) -> list[Write]:
-    async with AsyncSession(engine) as session:
+    async with AsyncSession(engine, sync_session_class=FollowedSession) as session:
         recorder = WriteRecorder(await session.connection())
         recorder.follow(session)
         await session.execute(statement, parameters, execution_options=options)
@@ -67,7 +67,7 @@ async def session(engine: AsyncEngine) -> Any:
         await filling.flush()
         filling.add(Item(id=9, order_id=5))
         await filling.commit()
-    async with AsyncSession(engine) as opened:
+    async with AsyncSession(engine, sync_session_class=FollowedSession) as opened:
         yield opened
 
 

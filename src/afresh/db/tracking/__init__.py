@@ -8,6 +8,7 @@ who do attach them to reads, and decide when writes count.
 from .encoding import MAX_ENCODED_VALUES, decode_writes, encode_writes
 from .facts import EVERYTHING, MAX_PIN_VALUES, MAX_WRITE_ROWS, Read, Row, TableName, Value, Write
 from .index import ReadIndex
+from .objects import FollowedSession
 from .reading import ReadRecorder
 from .tracker import track
 from .writing import WriteRecorder
@@ -17,6 +18,7 @@ __all__ = [
     "MAX_ENCODED_VALUES",
     "MAX_PIN_VALUES",
     "MAX_WRITE_ROWS",
+    "FollowedSession",
     "Read",
     "ReadIndex",
     "ReadRecorder",

@@ -7,13 +7,12 @@ there before may be behind the database.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Table, event, inspect
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Table, event
 from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from .changes import HeldValues
@@ -21,30 +20,28 @@ from .changes import HeldValues
 __all__ = ["FollowedSession"]
 
 
-class FollowedSession:
+class FollowedSession(Session):
     """A session whose objects tell what their rows have.
 
-    Args:
-        session: from now on.
+    Example:
+        ```python
+        session = AsyncSession(connection, sync_session_class=FollowedSession)
+        recorder.follow(session)
+        ```
     """
 
-    __slots__ = ("_mappers", "_session", "_states")
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._arrived: set[InstanceState[Any]] = set()
+        self._tellers: dict[Table, set[Mapper[Any]]] = {}
 
-    def __init__(self, session: AsyncSession | Session) -> None:
-        sync = session.sync_session if isinstance(session, AsyncSession) else session
-        # The session has this as a listener: weakly, or they keep each other.
-        self._session = weakref.ref(sync)
-        self._states: set[InstanceState[Any]] = set()
-        self._mappers: dict[Table, set[Mapper[Any]]] = {}
-        event.listen(sync, "loaded_as_persistent", self._arrived)
-        event.listen(sync, "pending_to_persistent", self._arrived)
+    def begin_to_follow(self) -> None:
+        """Trust objects that are loaded or added from now on."""
+        self._arrived.clear()
 
-    def values(self, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
+    def values_of(self, table: Table, key: Mapping[str, Any]) -> HeldValues | None:
         """What the object of a row has, by column; None where there is none to trust."""
-        session = self._session()
-        if session is None:
-            return None
-        for mapper in self._mappers.get(table, ()):
+        for mapper in self._tellers.get(table, ()):
             by_property = {}
             for column, value in key.items():
                 by_property[mapper.get_property_by_column(table.columns[_key(table, column)])] = (
@@ -57,21 +54,23 @@ class FollowedSession:
                 )
             except KeyError:
                 continue
-            found = session.identity_map.get(mapper.identity_key_from_primary_key(primary))
+            found = self.identity_map.get(mapper.identity_key_from_primary_key(primary))
             if found is None:
                 continue
-            state = inspect(found)
-            if state in self._states and table in state.mapper.tables:
+            state = instance_state(found)
+            if state in self._arrived and table in state.mapper.tables:
                 return _held(state, table)
         return None
 
-    def _arrived(self, session: Session, instance: Any) -> None:
-        state = inspect(instance)
-        mapper = state.mapper
-        self._states.add(state)
-        for table in mapper.tables:
-            if isinstance(table, Table):
-                self._mappers.setdefault(table, set()).add(mapper)
+
+@event.listens_for(FollowedSession, "loaded_as_persistent")
+@event.listens_for(FollowedSession, "pending_to_persistent")
+def _arrived(session: FollowedSession, instance: Any) -> None:
+    state = instance_state(instance)
+    session._arrived.add(state)
+    for table in state.mapper.tables:
+        if isinstance(table, Table):
+            session._tellers.setdefault(table, set()).add(state.mapper)
 
 
 def _key(table: Table, name: str) -> str:

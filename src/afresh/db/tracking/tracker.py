@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import (
-    ReleaseSavepointClause,
     RollbackToSavepointClause,
     SavepointClause,
 )

@@ -46,11 +46,11 @@ class WriteRecorder:
 
     Example:
         ```python
-        async with engine.begin() as connection, AsyncSession(connection) as session:
+        with engine.begin() as connection, FollowedSession(connection) as session:
             recorder = WriteRecorder(connection, isolation="SERIALIZABLE")
             recorder.follow(session)
             session.add(Order(user_id=1))
-            await session.flush()
+            session.flush()
             stale = index.touched(recorder.writes)
         ```
     """
@@ -94,10 +94,20 @@ class WriteRecorder:
         SERIALIZABLE on PostgreSQL, and with SERIALIZABLE on MariaDB and MySQL.
 
         Args:
-            session: one that uses the connection; objects that it loads from now on are asked.
+            session: one that uses the connection, of the class `FollowedSession`; objects that it
+                loads from now on are asked.
+
+        Raises:
+            TypeError: the session is of another class.
         """
+        sync = session.sync_session if isinstance(session, AsyncSession) else session
+        if not isinstance(sync, FollowedSession):
+            raise TypeError(
+                f"{session!r} can't be followed; make it with sync_session_class=FollowedSession."
+            )
         if self._is_stable:
-            self._followed.append(FollowedSession(session))
+            sync.begin_to_follow()
+            self._followed.append(sync)
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -162,7 +172,7 @@ class WriteRecorder:
         if self._distrusted is None or name in self._distrusted:
             return None
         for followed in self._followed:
-            values = followed.values(table, key)
+            values = followed.values_of(table, key)
             if values is not None:
                 return values
         return None
