@@ -1,0 +1,44 @@
+"""Transports of every broker, each connected to the real thing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from afresh.brokers import MemoryTransport, Transport
+from afresh.brokers.transports.memory import MemoryBroker
+
+TRANSPORTS = ["memory"]
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def connect_transport(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[[], Transport]]:
+    """Makes transports that are connected to one broker; they are closed at the end."""
+    made: list[Transport] = []
+    broker = MemoryBroker()
+
+    def make() -> Transport:
+        made.append(MemoryTransport(broker=broker))
+        return made[-1]
+
+    yield make
+    for transport in made:
+        await transport.aclose()
+
+
+@pytest.fixture
+async def any_transport(connect_transport: Callable[[], Transport]) -> Transport:
+    """A transport that is started."""
+    transport = connect_transport()
+    await transport.start()
+    return transport
+
+
+@pytest.fixture
+def destination() -> str:
+    """A name that no other test uses."""
+    return f"test-{secrets.token_hex(6)}"

@@ -1,0 +1,345 @@
+"""What every transport promises, held against every broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from afresh.brokers import (
+    Ack,
+    DeadLetter,
+    Disposition,
+    IncomingMessage,
+    Outcome,
+    OutgoingMessage,
+    Retry,
+    Subscription,
+    Transport,
+)
+
+WITHIN = 20.0
+"""Seconds within which a message must have come, however busy the machine is."""
+
+
+class Seen:
+    """A handler that keeps what it was handed, and answers as it is told."""
+
+    def __init__(self, answer: Callable[[IncomingMessage], Disposition] | None = None) -> None:
+        self.messages: list[IncomingMessage] = []
+        self.answer = answer or (lambda message: Ack())
+        self._changed = asyncio.Event()
+
+    async def __call__(self, message: IncomingMessage) -> Disposition:
+        self.messages.append(message)
+        self._changed.set()
+        return self.answer(message)
+
+    async def wait(self, count: int) -> list[IncomingMessage]:
+        """Wait until so many messages have come."""
+        async with asyncio.timeout(WITHIN):
+            while len(self.messages) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.messages
+
+
+def message(number: int, destination: str, *, key: str | None = None) -> OutgoingMessage:
+    name = f"m{number}"
+    attributes = {"specversion": "1.0", "id": name, "source": "/tests", "type": "tests.made.v1"}
+    return OutgoingMessage(
+        name,
+        destination,
+        "tests.made.v1",
+        b'{"number":%d}' % number,
+        attributes=attributes,
+        key=key,
+    )
+
+
+def ids(messages: list[IncomingMessage]) -> list[str]:
+    return [each.attributes["id"] for each in messages]
+
+
+async def test_what_is_published_is_confirmed_and_comes_as_it_was(
+    any_transport: Transport, destination: str
+) -> None:
+    seen = Seen()
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), seen)
+    sent = message(1, destination, key="k1")
+    (result,) = await any_transport.publish([sent])
+    assert result.is_confirmed, result
+    (came,) = await seen.wait(1)
+    assert came.body == sent.body
+    assert dict(came.attributes) == dict(sent.attributes)
+    assert came.content_type == "application/json"
+    assert came.destination == destination
+    assert came.deliveries == 1
+    await subscribed.aclose()
+
+
+async def test_a_group_shares_its_messages_and_each_group_gets_all(
+    any_transport: Transport, connect_transport: Callable[[], Transport], destination: str
+) -> None:
+    other = connect_transport()
+    await other.start()
+    readers = Seen(), Seen()
+    writers = Seen()
+    subscriptions = [
+        await any_transport.subscribe(Subscription(destination, "readers"), readers[0]),
+        await other.subscribe(Subscription(destination, "readers"), readers[1]),
+        await other.subscribe(Subscription(destination, "writers"), writers),
+    ]
+    sent = [message(number, destination, key=f"k{number}") for number in range(20)]
+    assert all(each.is_confirmed for each in await any_transport.publish(sent))
+    await writers.wait(20)
+    async with asyncio.timeout(WITHIN):
+        while sum(len(each.messages) for each in readers) < 20:
+            await asyncio.sleep(0.01)
+    names = sorted(ids(readers[0].messages) + ids(readers[1].messages))
+    assert names == sorted(each.id for each in sent)
+    for each in subscriptions:
+        await each.aclose()
+
+
+async def test_messages_of_a_key_come_in_order(any_transport: Transport, destination: str) -> None:
+    seen = Seen()
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), seen)
+    sent = [message(number, destination, key=f"k{number % 3}") for number in range(60)]
+    for each in sent:
+        assert (await any_transport.publish([each]))[0].is_confirmed
+    await seen.wait(60)
+    for key in ("k0", "k1", "k2"):
+        wanted = [each.id for each in sent if each.key == key]
+        assert [name for name in ids(seen.messages) if name in wanted] == wanted
+    await subscribed.aclose()
+
+
+async def test_a_message_that_is_to_be_retried_comes_again_after_the_delay(
+    any_transport: Transport, destination: str
+) -> None:
+    times: list[float] = []
+
+    def answer(came: IncomingMessage) -> Disposition:
+        times.append(asyncio.get_running_loop().time())
+        return Retry(0.5) if len(times) == 1 else Ack()
+
+    seen = Seen(answer)
+    subscription = Subscription(destination, "readers", ordered=False)
+    subscribed = await any_transport.subscribe(subscription, seen)
+    await any_transport.publish([message(1, destination)])
+    first, again = await seen.wait(2)
+    assert first.attributes == again.attributes
+    assert first.body == again.body
+    assert times[1] - times[0] >= 0.45
+    assert again.deliveries == 2
+    await subscribed.aclose()
+
+
+async def test_a_message_that_holds_up_its_key_does_not_hold_up_others(
+    any_transport: Transport, destination: str
+) -> None:
+    tries: list[str] = []
+
+    def answer(came: IncomingMessage) -> Disposition:
+        name = came.attributes["id"]
+        tries.append(name)
+        return Retry(0.3) if name == "m0" and tries.count("m0") < 3 else Ack()
+
+    seen = Seen(answer)
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), seen)
+    for number, key in enumerate(["a", "a", "b", "c"]):
+        await any_transport.publish([message(number, destination, key=key)])
+    await seen.wait(6)
+    assert tries.index("m2") < tries.index("m1")
+    assert tries.count("m0") == 3
+    assert max(index for index, name in enumerate(tries) if name == "m0") < tries.index("m1")
+    await subscribed.aclose()
+
+
+async def test_a_dead_message_is_kept_with_the_reason_and_can_be_requeued_or_dropped(
+    any_transport: Transport, destination: str
+) -> None:
+    if not any_transport.capabilities.has_dead_letters:
+        pytest.skip(f"{any_transport.capabilities.name} keeps no dead messages")
+    is_fixed = False
+
+    def answer(came: IncomingMessage) -> Disposition:
+        return Ack() if is_fixed else DeadLetter("It is bad.", "ValueError")
+
+    seen = Seen(answer)
+    subscription = Subscription(destination, "readers")
+    subscribed = await any_transport.subscribe(subscription, seen)
+    await any_transport.publish([message(number, destination) for number in range(3)])
+    await seen.wait(3)
+    dead = []
+    async with asyncio.timeout(WITHIN):
+        while len(dead) < 3:
+            await asyncio.sleep(0.05)
+            dead = list(await any_transport.dead(subscription))
+    assert sorted(ids([each.message for each in dead])) == ["m0", "m1", "m2"]
+    assert {(each.reason, each.error) for each in dead} == {("It is bad.", "ValueError")}
+    assert len(await any_transport.dead(subscription)) == 3, "looking takes nothing away"
+    chosen = next(each for each in dead if each.message.attributes["id"] == "m1")
+    assert await any_transport.drop_dead(subscription, [chosen.id]) == 1
+    is_fixed = True
+    assert await any_transport.requeue_dead(subscription) == 2
+    came = (await seen.wait(5))[3:]
+    assert sorted(ids(came)) == ["m0", "m2"]
+    assert not await any_transport.dead(subscription)
+    await subscribed.aclose()
+
+
+async def test_a_handler_that_raises_gets_the_message_again(
+    any_transport: Transport, destination: str
+) -> None:
+    seen = Seen()
+
+    async def handle(came: IncomingMessage) -> Disposition:
+        await seen(came)
+        if len(seen.messages) == 1:
+            raise RuntimeError("not yet")
+        return Ack()
+
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), handle)
+    await any_transport.publish([message(1, destination, key="k")])
+    await seen.wait(2)
+    await subscribed.aclose()
+
+
+async def test_what_was_not_settled_when_a_subscription_is_closed_comes_again(
+    any_transport: Transport, destination: str
+) -> None:
+    started = asyncio.Event()
+
+    async def never(came: IncomingMessage) -> Disposition:
+        started.set()
+        await asyncio.Event().wait()
+        return Ack()
+
+    subscription = Subscription(destination, "readers", workers=2)
+    first = await any_transport.subscribe(subscription, never)
+    await any_transport.publish([message(number, destination) for number in range(4)])
+    async with asyncio.timeout(WITHIN):
+        await started.wait()
+    await first.aclose(drain=0.05)
+    seen = Seen()
+    second = await any_transport.subscribe(subscription, seen)
+    await seen.wait(4)
+    assert sorted(set(ids(seen.messages))) == ["m0", "m1", "m2", "m3"]
+    await second.aclose()
+
+
+async def test_closing_a_subscription_lets_handlers_end(
+    any_transport: Transport, destination: str
+) -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(came: IncomingMessage) -> Disposition:
+        started.set()
+        await asyncio.sleep(0.2)
+        ended.set()
+        return Ack()
+
+    subscription = Subscription(destination, "readers")
+    subscribed = await any_transport.subscribe(subscription, slow)
+    await any_transport.publish([message(1, destination)])
+    async with asyncio.timeout(WITHIN):
+        await started.wait()
+    await subscribed.aclose()
+    assert ended.is_set()
+    seen = Seen()
+    again = await any_transport.subscribe(subscription, seen)
+    await any_transport.publish([message(2, destination)])
+    await seen.wait(1)
+    assert ids(seen.messages) == ["m2"], "what was handled does not come again"
+    await again.aclose()
+
+
+async def test_no_more_is_fetched_ahead_than_was_asked_for(
+    any_transport: Transport, destination: str
+) -> None:
+    at_once = most = 0
+    release = asyncio.Event()
+
+    async def slow(came: IncomingMessage) -> Disposition:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await release.wait()
+        at_once -= 1
+        return Ack()
+
+    subscription = Subscription(destination, "readers", workers=3, prefetch=6)
+    subscribed = await any_transport.subscribe(subscription, slow)
+    await any_transport.publish([message(number, destination) for number in range(30)])
+    async with asyncio.timeout(WITHIN):
+        while most < 3:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert most == 3
+    assert subscribed.health()["in_flight"] <= 6
+    release.set()
+    await subscribed.aclose()
+
+
+async def test_a_broadcast_reaches_every_subscriber_from_now_on(
+    any_transport: Transport, destination: str
+) -> None:
+    await any_transport.publish([message(0, destination)])
+    one, two = Seen(), Seen()
+    subscription = Subscription(destination, "hosts", mode="broadcast")
+    first = await any_transport.subscribe(subscription, one)
+    second = await any_transport.subscribe(subscription, two)
+    assert (await any_transport.publish([message(1, destination)]))[0].is_confirmed
+    await one.wait(1)
+    await two.wait(1)
+    assert ids(one.messages) == ids(two.messages) == ["m1"]
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_a_message_that_is_too_large_is_refused_for_good(
+    any_transport: Transport, destination: str
+) -> None:
+    limit = any_transport.capabilities.max_bytes
+    if limit > 64_000_000:
+        pytest.skip(f"{any_transport.capabilities.name} takes messages of {limit:g} bytes")
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), Seen())
+    large = message(1, destination)
+    large = OutgoingMessage(
+        large.id, destination, large.type, b" " * (int(limit) + 1), attributes=large.attributes
+    )
+    small = message(2, destination)
+    refused, taken = await any_transport.publish([large, small])
+    assert refused.outcome is Outcome.PERMANENT
+    assert taken.is_confirmed
+    await subscribed.aclose()
+
+
+async def test_headers_of_others_come_along(any_transport: Transport, destination: str) -> None:
+    seen = Seen()
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), seen)
+    sent = OutgoingMessage(
+        "m1",
+        destination,
+        "tests.made.v1",
+        b"{}",
+        attributes=message(1, destination).attributes,
+        headers={"x-tenant": "größer"},
+    )
+    await any_transport.publish([sent])
+    (came,) = await seen.wait(1)
+    assert came.headers["x-tenant"] == "größer"
+    await subscribed.aclose()
+
+
+async def test_closing_twice_is_closing_once(connect_transport: Callable[[], Transport]) -> None:
+    transport = connect_transport()
+    await transport.start()
+    await transport.start()
+    assert transport.health()["connected"]
+    await transport.aclose()
+    await transport.aclose()
+    assert not transport.health()["connected"]
