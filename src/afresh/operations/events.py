@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from afresh.commands import CommandOf
 
 from .identity import new_uuid
 
-__all__ = ["OnConflict", "OperationEvent", "make_event"]
+__all__ = ["MAX_NAME", "OnConflict", "OperationEvent", "make_event"]
 
 OnConflict: TypeAlias = Literal["fail", "skip", "update"]
 """What becomes of an event whose uuid another one has already: the operation fails, the new event
 is left out, or it takes the place of the other one if that is not handled yet."""
+
+MAX_NAME = 128
+"""Characters that the name of an event may have; handlers add theirs to it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -62,6 +65,12 @@ def make_event(
         )
     if due_at is not None and due_at.tzinfo is None:
         raise ValueError("due_at needs a time zone: datetime.now(UTC) + … for example.")
+    if due_at is not None and delay:
+        raise ValueError("An event takes delay= or due_at=, not both.")
+    if on_conflict is not None and on_conflict not in get_args(OnConflict):
+        raise ValueError(f'on_conflict={on_conflict!r} must be "fail", "skip" or "update".')
+    if uuid is not None and (not uuid or uuid != uuid.strip() or uuid.startswith("~")):
+        raise ValueError(f"{uuid!r} can't name an event: leave out ~ and spaces around it.")
     if not 0 <= delay < math.inf or (quantum is not None and not 0 < quantum < math.inf):
         raise ValueError(f"delay={delay} and quantum={quantum} must be seconds, and finite.")
     due = now + timedelta(seconds=delay) if due_at is None else due_at.astimezone(UTC)
@@ -71,4 +80,6 @@ def make_event(
         due = _EPOCH + ticks * timedelta(seconds=quantum)
         uuid = f"{uuid or type(command).__qualname__}-at-{ticks:x}"
         on_conflict = on_conflict or "skip"
+    if uuid is not None and len(uuid) > MAX_NAME:
+        raise ValueError(f"The name of an event has {MAX_NAME} characters at most: {uuid!r}.")
     return OperationEvent(uuid or new_uuid(), command, now, due, on_conflict or "fail")
