@@ -121,3 +121,7 @@ def test_an_answer_stays_short_however_much_was_changed_for_it():
     assert token is not None
     assert token.endswith("a/shard-999@999")
     assert len(token) <= 1_000
+
+
+def test_names_that_are_too_long_for_an_answer_are_not_told():
+    assert noted("a/@1", "a/" + "x" * 1_000 + "@1") == "a/@1"

@@ -115,10 +115,10 @@ def note_freshness(token: str) -> None:
     """Let the answer to the call that is handled here tell of a change.
 
     Args:
-        token: of what was changed; empty if that is nothing.
+        token: of what was changed; empty if that is nothing. One that is too long is not told.
     """
     noted = noted_freshness.get()
-    if noted is None or not token:
+    if noted is None or not 0 < len(token) <= LONGEST:
         return
     if noted and noted != token:
         token = str(Freshness.parse(noted).merged(Freshness.parse(token)).latest(LONGEST))
