@@ -48,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
     cluster.add_argument(
         "--database",
         metavar="URL",
-        default=os.environ.get("DATABASE_URL"),
+        default=os.environ.get("DATABASE_URL") or None,
         help="of a PostgreSQL (that of DATABASE_URL, or one of our own)",
     )
     resetting(cluster)
@@ -82,7 +82,7 @@ def storing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database",
         metavar="URL",
-        default="sqlite+aiosqlite:///shop.db",
+        default="sqlite+aiosqlite:///market.db",
         help="where the data is kept (%(default)s)",
     )
     resetting(parser)

