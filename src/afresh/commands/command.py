@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import typing
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -30,11 +30,14 @@ __all__ = [
     "Outermost",
     "PreparedCommand",
     "SystemCommand",
+    "Upcaster",
     "aliases_of",
     "check_command_type",
     "command",
     "result_type_of",
     "tag_of",
+    "upcast",
+    "version_of",
 ]
 
 T = TypeVar("T")
@@ -135,17 +138,29 @@ class PreparedCommand:
 
 # -- names
 
+Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+"""Takes the fields of a command as they were written in some version, and returns those of the
+next."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Names:
     tag: str
-    aliases: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    version: int = 1
+    upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
 
 
 _names: weakref.WeakKeyDictionary[type, _Names] = weakref.WeakKeyDictionary()
 
 
-def command(tag: str, *, aliases: tuple[str, ...] = ()) -> Callable[[_C], _C]:
+def command(
+    tag: str,
+    *,
+    aliases: tuple[str, ...] = (),
+    version: int = 1,
+    upcasters: Mapping[int, Upcaster] | None = None,
+) -> Callable[[_C], _C]:
     """Say what a class of commands is called in logs of operations and on the wire.
 
     Without it, that is the name of the class; subclasses do not share it.
@@ -153,19 +168,37 @@ def command(tag: str, *, aliases: tuple[str, ...] = ()) -> Callable[[_C], _C]:
     Args:
         tag: the name, to be kept when the class is renamed or moved.
         aliases: names that it had before, under which it can still be read.
+        version: of its fields; to be raised when what is written in logs can't be read by the new
+            class. Fields that come with a default, or go, need no new version.
+        upcasters: for each version that can still stand in a log, a function that takes its fields,
+            as JSON holds them, and returns those of the next version.
 
     Raises:
-        DefinitionError: a name is empty.
+        DefinitionError: a name is empty, or an upcaster is for no earlier version.
 
     Example:
         ```python
         @command("shop.place_order", aliases=("PlaceOrder",))
         class PlaceOrder(Command[Order], frozen=True): ...
+
+
+        def with_currency(fields: dict[str, Any]) -> dict[str, Any]:
+            return {**fields, "price": {"amount": fields["price"], "currency": "EUR"}}
+
+
+        @command("shop.set_price", version=2, upcasters={1: with_currency})
+        class SetPrice(Command[None], frozen=True): ...
         ```
     """
     if not (isinstance(tag, str) and tag and all(aliases)):
         raise DefinitionError('@command takes the name to use: @command("shop.place_order").')
-    names = _Names(tag, tuple(aliases))
+    upcasters = dict(upcasters or {})
+    if version < 1 or any(not 1 <= each < version for each in upcasters):
+        raise DefinitionError(
+            f"@command({tag!r}) of version {version} has upcasters for the versions "
+            f"{sorted(upcasters)}: versions count from 1, and upcasters are for earlier ones."
+        )
+    names = _Names(tag, tuple(aliases), version, upcasters)
 
     def decorate(cls: _C) -> _C:
         check_command_type(cls)
@@ -185,6 +218,26 @@ def aliases_of(command_type: type) -> tuple[str, ...]:
     """Return the earlier names of a class of commands."""
     names = _names.get(command_type)
     return () if names is None else names.aliases
+
+
+def version_of(command_type: type) -> int:
+    """Return which version of its fields a class of commands has."""
+    names = _names.get(command_type)
+    return 1 if names is None else names.version
+
+
+def upcast(command_type: type, fields: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the fields of a command as they are written now, out of those of an earlier version.
+
+    Raises:
+        Exception: what an upcaster raises.
+    """
+    names = _names.get(command_type, _Names(""))
+    for each in range(version, names.version):
+        upcaster = names.upcasters.get(each)
+        if upcaster is not None:
+            fields = upcaster(fields)
+    return fields
 
 
 # -- types

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from afresh.commands import CommandOf, CommandRegistry
+from afresh.commands.command import upcast, version_of
 from afresh.errors import DefinitionError, LogDecodeError
 from afresh.rpc.formats import Codec, get_format
 
@@ -19,19 +20,23 @@ MAX_SIZE = 256 * 1024
 """Bytes that a command may take in a log: every host reads it."""
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, omit_defaults=True):
     t: str
     d: msgspec.Raw
+    v: int = 1
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
-_write_envelope = msgspec.json.Encoder().encode
+_read_fields = msgspec.json.Decoder(dict[str, Any]).decode
+_write = msgspec.json.Encoder().encode
 
 
 class LogCodec:
-    """Writes and reads commands as JSON texts: ``{"t": tag, "d": fields}``.
+    """Writes and reads commands as JSON texts: ``{"t": tag, "d": fields, "v": version}``.
 
     Fields that are not known any more are left out, those that are missing take their defaults.
+    Fields of an earlier version go through the upcasters of `@command` before they are read. The
+    first version is not written.
 
     Args:
         registry: which types there are.
@@ -58,7 +63,8 @@ class LogCodec:
                 f"{kind.__qualname__} can't be written to a log, as the commander does not know "
                 "it: add a service that handles it, or commander.registry.add(…)."
             )
-        data = _write_envelope(_Envelope(tag, msgspec.Raw(self._codec(kind).encode_one(command))))
+        fields = msgspec.Raw(self._codec(kind).encode_one(command))
+        data = _write(_Envelope(tag, fields, version_of(kind)))
         if len(data) > self.max_size:
             raise ValueError(
                 f"{kind.__qualname__} takes {len(data):,} bytes in the log, where {self.max_size:,}"
@@ -83,8 +89,18 @@ class LogCodec:
                 "a service that handles it, or keep the old name with @command(…, aliases=…).",
                 tag=envelope.t,
             )
+        version = version_of(kind)
+        if envelope.v > version:
+            raise LogDecodeError(
+                f"A {envelope.t!r} of version {envelope.v} stands in the log, and {version} is the "
+                "latest here: bring this host up to date.",
+                tag=envelope.t,
+            )
         try:
-            return cast("CommandOf[Any]", self._codec(kind).decode_one(bytes(envelope.d)))
+            data = bytes(envelope.d)
+            if envelope.v < version:
+                data = _write(upcast(kind, _read_fields(data), envelope.v))
+            return cast("CommandOf[Any]", self._codec(kind).decode_one(data))
         except Exception as error:
             raise LogDecodeError(
                 f"A {envelope.t!r} in the log does not fit {kind.__qualname__}: {error}",

@@ -134,18 +134,19 @@ def decode_effects(text: str) -> EffectsData:
         raise LogDecodeError(f"What an operation made stale can't be read: {error}") from error
 
 
-def apply_calls(data: EffectsData, services: Services, cause: str) -> int:
-    """Make the results of calls from the log stale; returns how many calls name a method here.
+def apply_calls(data: EffectsData, services: Services, cause: str) -> None:
+    """Make the results of calls from the log stale.
 
     Arguments that the method does not take here, as after a change of its parameters, make all of
-    its results stale.
+    its results stale; a method that a service does not have here, as after it was renamed, makes
+    all results of that service stale.
     """
-    found = 0
     for service, method, arguments in data.calls:
         table = services.table_of(service, method)
         if table is None:
-            continue  # another kind of host has it
-        found += 1
+            for other in services.tables_of(service):
+                other.invalidate_all(cause)
+            continue
         try:
             key = None if arguments == _NULL else (decode_key(table, arguments),)
         except Exception:
@@ -154,7 +155,6 @@ def apply_calls(data: EffectsData, services: Services, cause: str) -> int:
             table.invalidate_key(*key, cause)
         else:
             table.invalidate_all(cause)
-    return found
 
 
 def run_replay(function: Callable[[CommandOf[Any]], Any], command: CommandOf[Any]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from afresh.errors import DefinitionError
 from afresh.graph import registry
 from afresh.graph.bound import ComputeMethod
-from afresh.graph.definition import Definition
+from afresh.graph.definition import TABLES, Definition
 from afresh.graph.table import Table
 from afresh.rpc.formats import Codec, get_format
 from afresh.rpc.signatures import Signature
@@ -77,6 +77,10 @@ class Services:
             table = self._tables[key] = self._find(service, method)
             return table
 
+    def tables_of(self, service: str) -> list[Table]:
+        """Return all results of a service; none where there is no such service here."""
+        return list(getattr(self._instances.get(service), TABLES, {}).values())
+
     def _find(self, service: str, method: str) -> Table | None:
         if not service:
             return registry.function_table(method)
@@ -101,6 +105,7 @@ def encode_arguments(table: Table, args: tuple[Any, ...]) -> msgspec.Raw | None:
     codec = _codec(definition)
     if codec is None:
         return None
+    args = table.stored(args)  # without what makes no difference, and perhaps can't be written
     try:
         section = codec.encode(args)
         if definition.key_of(tuple(codec.decode(section))) != definition.key_of(args):
