@@ -46,11 +46,18 @@ class Soak:
 
     async def run(self) -> None:
         """Keep that many hosts busy until the commands are used up; they are alive at the end."""
-        self.alive = await asyncio.gather(*(self.hosts.start(**self.setup) for _ in range(HOSTS)))
-        await asyncio.gather(*map(self.keep_busy, range(HOSTS)))
+        self.alive = [
+            each for _ in range(HOSTS // 2) for each in await self.hosts.pair(**self.setup)
+        ]
+        async with asyncio.TaskGroup() as group:
+            for number in range(HOSTS):
+                group.create_task(self.keep_busy(number))
         # Once more without deaths, so that all end with results that others made stale.
-        await asyncio.gather(*(host.ask("read_all", ACCOUNTS) for host in self.alive))
-        await asyncio.gather(*map(self.load, self.alive))
+        for host in self.alive:
+            await host.ask("read_all", ACCOUNTS)
+        async with asyncio.TaskGroup() as group:
+            for host in self.alive:
+                group.create_task(self.load(host))
 
     async def load(self, host: Host) -> None:
         report = await host.ask("load", self.chance.randrange(2**31), BATCH, ACCOUNTS, 4)
