@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import URL, MetaData
+from sqlalchemy import URL, MetaData, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,6 +38,8 @@ _log = logging.getLogger("afresh.db")
 
 _RETRIES = RetryDelays.exponential(0.25, 5)
 _CREATIONS = 5
+_LOCK = 0x6166726573680001
+"""Who holds this lock of PostgreSQL creates tables; it begins with the letters of "afresh"."""
 
 
 class Database:
@@ -236,6 +238,9 @@ class Database:
             for attempt in range(1, _CREATIONS + 1):
                 try:
                     async with engine.begin() as connection:
+                        if connection.dialect.name == "postgresql":
+                            # Hosts that start together would create the same table.
+                            await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
                         await connection.run_sync(self.metadata.create_all)
                     break
                 except DBAPIError:  # another host creates them at this moment
