@@ -81,21 +81,25 @@ class EventLogReader(Worker):
 
     async def aclose(self) -> None:
         """Take no more events; wait a little for those in work, and give back the rest."""
-        await super().aclose()
-        if not self._running:
-            return
         is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = current_clock().call_later(self.options.closing, lambda: _end(is_over))
+        # At the same time: on SQLite, one that takes events may wait for one that processes them.
+        stopped = asyncio.ensure_future(super().aclose())
         try:
-            all_ended = asyncio.gather(*self._running, return_exceptions=True)
+            all_ended = asyncio.gather(stopped, *self._running, return_exceptions=True)
             either: set[asyncio.Future[Any]] = {all_ended, is_over}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-            for task in self._running:
-                task.cancel()
+            self._cancel()
+        await stopped
+        self._cancel()  # what was taken in the last moment
         if self._running:
             await asyncio.wait(self._running)
+
+    def _cancel(self) -> None:
+        for task in self._running:
+            task.cancel()
 
     # -- events that failed
 
@@ -187,10 +191,9 @@ class EventLogReader(Worker):
             self.outcomes[outcome.value] += 1
         if outcome is Outcome.SPLIT:
             self._watcher.changed("events", self._log.shard.name)
-        elif outcome is Outcome.DEAD:
-            self._counted_at = -math.inf
-            self.signal.set()
-        elif outcome is Outcome.FAILED:
+        elif outcome is not Outcome.PROCESSED:
+            if outcome is Outcome.DEAD:
+                self._counted_at = -math.inf
             self.signal.set()  # to look when it is due again
         if recorder is not None:
             path = "batch" if event.attempts == 1 else "reprocess"
