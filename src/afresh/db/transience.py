@@ -109,7 +109,7 @@ def is_refusal(error: BaseException) -> bool:
     After any other error nobody knows, and the database has to be asked.
     """
     if isinstance(error, DBAPIError):
-        if error.connection_invalidated or error.orig is None:
+        if error.orig is None:
             return False
         error = error.orig
     if (number := _number_of(error)) is not None:
