@@ -67,7 +67,7 @@ class EntityLoaderOptions:
         retry_delays: the delays before that.
     """
 
-    batch_size: int = 100
+    batch_size: int = 250
     batches: int = 4
     timeout: float = 5.0
     retries: int = 3
