@@ -11,7 +11,7 @@ import msgspec
 
 from afresh.commands import CommandOf, CommandRegistry
 from afresh.commands.command import upcast, version_of
-from afresh.errors import DefinitionError, LogDecodeError
+from afresh.errors import DefinitionError, FormatError, LogDecodeError
 from afresh.rpc.formats import Codec, get_format
 
 __all__ = ["MAX_SIZE", "LogCodec"]
@@ -63,7 +63,10 @@ class LogCodec:
                 f"{kind.__qualname__} can't be written to a log, as the commander does not know "
                 "it: add a service that handles it, or commander.registry.add(…)."
             )
-        fields = msgspec.Raw(self._codec(kind).encode_one(command))
+        try:
+            fields = msgspec.Raw(self._codec(kind).encode_one(command))
+        except FormatError as error:
+            raise DefinitionError(f"{kind.__qualname__} can't be written: {error}") from error
         data = _write(_Envelope(tag, fields, version_of(kind)))
         if len(data) > self.max_size:
             raise ValueError(

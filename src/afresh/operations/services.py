@@ -6,7 +6,8 @@ module and its own. Only what was added is ever found by a name.
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -137,15 +138,32 @@ def _codec(definition: Definition) -> Codec | None:
 
 
 def _make_codec(definition: Definition) -> Codec | None:
-    names = definition.parameters.names
-    owner = definition.owner or object
     try:
-        types = Signature(
-            definition.function, definition.qualified_name, contract=owner, owner=owner
-        ).types
-    except DefinitionError:
-        types = (Any,) * len(names)  # what they mean is seen when they are read back
-    try:
-        return _FORMAT.codec(types)
+        return _FORMAT.codec(_types_of(definition))
     except DefinitionError:
         return None
+
+
+def _types_of(definition: Definition) -> tuple[Any, ...]:
+    parameters = definition.parameters.signature.parameters.values()
+    if definition.is_method:
+        owner = definition.owner or object
+        try:
+            return Signature(
+                definition.function, definition.qualified_name, contract=owner, owner=owner
+            ).types
+        except DefinitionError:
+            pass  # it takes what no contract could; what was understood shows when it is read
+    try:
+        hints = get_type_hints(definition.function, include_extras=True)
+    except Exception:
+        hints = {}
+    return tuple(_type_of(each, hints.get(each.name, Any)) for each in parameters)
+
+
+def _type_of(parameter: inspect.Parameter, hint: Any) -> Any:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return tuple[hint, ...]
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return dict[str, hint]
+    return hint
