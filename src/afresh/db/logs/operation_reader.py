@@ -258,7 +258,12 @@ class OperationLogReader(Worker):
         size = options.batch
         while True:
             began = time.perf_counter()
-            rows = await self._fetch(self._batch, cursor=self._cursor, size=size)
+            try:
+                rows = await self._fetch(self._batch, cursor=self._cursor, size=size)
+            except Exception:
+                if recorder is not None:
+                    recorder.batch("operations", 0, time.perf_counter() - began, "error")
+                raise
             if rows and rows[0][0] > self._cursor:
                 await self._check_coverage(rows[0][0])
             cursor, operations = self._sort_out(rows)
