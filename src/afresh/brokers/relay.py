@@ -392,9 +392,9 @@ class Relay(Worker):
             async with asyncio.timeout(self.options.confirm):
                 (result,) = await self._transport.publish([message])
         except TimeoutError:
-            return PublishResult(
-                Outcome.TRANSIENT, f"It was not confirmed within {self.options.confirm:g} s."
-            )
+            error = f"It was not confirmed within {self.options.confirm:g} s."
+            is_there = self._transport.health()["connected"]
+            return PublishResult(Outcome.TRANSIENT if is_there else Outcome.UNAVAILABLE, error)
         return result
 
     async def _note(
