@@ -102,9 +102,10 @@ def _differences_of(inspector: Inspector, table: Table, dialect: Dialect) -> Ite
 
 
 def _type_problem(wanted: TypeEngine[Any], found: TypeEngine[Any]) -> str | None:
+    shown = type(found).__name__
     if isinstance(wanted, DateTime):
         if not isinstance(found, DateTime):
-            return f"of type {found!r} in place of a date and time"
+            return f"of type {shown} in place of a date and time"
         if getattr(wanted, "fsp", None) and not getattr(found, "fsp", None):
             return "without fractions of seconds: it must be DATETIME(6)"
         if wanted.timezone and not found.timezone and _tells_time_zones(found):
@@ -112,19 +113,19 @@ def _type_problem(wanted: TypeEngine[Any], found: TypeEngine[Any]) -> str | None
         return None
     if isinstance(wanted, Text):
         if not isinstance(found, String):
-            return f"of type {found!r} in place of a text"
-        size = _TEXT_SIZES.get(type(found).__name__, found.length or _NEEDED_TEXT)
+            return f"of type {shown} in place of a text"
+        size = _TEXT_SIZES.get(shown, found.length or _NEEDED_TEXT)
         if size < _NEEDED_TEXT and type(wanted).__name__ == "LONGTEXT":
-            return f"of type {found!r}, which is too short: it must be LONGTEXT"
+            return f"of type {shown}, which is too short: it must be LONGTEXT"
         return None
     if isinstance(wanted, String):
         if not isinstance(found, String):
-            return f"of type {found!r} in place of {wanted!r}"
+            return f"of type {shown} in place of a string"
         if found.length is not None and found.length < (wanted.length or 0):
             return f"of length {found.length}, which must be {wanted.length}"
         return None
     if isinstance(wanted, Integer) and not isinstance(found, Integer):
-        return f"of type {found!r} in place of a whole number"
+        return f"of type {shown} in place of a whole number"
     return None
 
 
