@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.schema import CreateTable
 
+from afresh.db.engines import EngineOptions
 from afresh.db.read_only import ReadSession, read_session
 from afresh.db.shards import Shard, open_shard
 from afresh.errors import InvalidStateError
@@ -267,3 +268,22 @@ async def test_a_mutable_value_that_is_flagged_counts_as_a_change(shard: Shard):
     with pytest.raises(InvalidStateError):
         async with read_session(shard) as session:
             flag_modified(await session.get_one(ItemRow, 1), "stock")
+
+
+async def test_a_stream_that_is_left_halfway_leaves_nothing_open(any_database: str):
+    async with shard_with_items(any_database, 500):
+        pass
+    options = EngineOptions(read_connections=1, pool_timeout=5)
+    shard = open_shard("", any_database, options=options)
+    async with read_session(shard) as session:
+        rows = await session.stream_scalars(select(ItemRow).order_by(ItemRow.id))
+        async for row in rows:
+            assert row.id == 1
+            break
+    async with shard.write.begin() as connection:
+        await connection.execute(update(ItemRow).values(stock=77))
+    async with read_session(shard) as session:
+        streamed = [row.stock async for row in await session.stream_scalars(select(ItemRow))]
+        assert streamed == [77] * 500
+    await shard.aclose()
+    assert rows is not None

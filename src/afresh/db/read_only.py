@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -68,10 +68,24 @@ class ReadSession(AsyncSession):
     It never flushes, and refuses statements that write. Where afresh made the engine, the database
     refuses them as well, so that raw SQL does not slip through. At the end of the block the
     connection goes back to its pool, and the objects that were read stay usable, on their own.
+
+    Args:
+        shard: what it reads.
     """
 
     sync_session_class = _ReadSession
     sync_session: _ReadSession
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(shard.read, autoflush=False, expire_on_commit=False)
+        self._shard = shard
+
+    if not TYPE_CHECKING:  # the types are those of AsyncSession
+
+        async def stream(self, *args: Any, **options: Any) -> Any:
+            binds = options.pop("bind_arguments", None) or {}
+            bind = self._shard.stream.sync_engine
+            return await super().stream(*args, bind_arguments={"bind": bind, **binds}, **options)
 
     async def __aexit__(
         self,
@@ -105,4 +119,4 @@ def read_session(shard: Shard) -> ReadSession:
         ```
     """
     shard.check_open()
-    return ReadSession(shard.read, autoflush=False, expire_on_commit=False)
+    return ReadSession(shard)

@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 import weakref
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import URL, event, make_url
@@ -132,6 +133,14 @@ class Shard:
             finally:
                 if self._remove_folder is not None:
                     self._remove_folder()
+
+    @cached_property
+    def stream(self) -> AsyncEngine:
+        """The engine of reads whose rows come a few at a time, from the same pool as `read`."""
+        if self.dialect == "postgresql" and self._is_owned:
+            # Its cursors need a transaction.
+            return self.read.execution_options(isolation_level="READ COMMITTED")
+        return self.read
 
     @property
     def place(self) -> str:
