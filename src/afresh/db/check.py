@@ -22,6 +22,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
 
@@ -111,11 +112,11 @@ def _type_problem(wanted: TypeEngine[Any], found: TypeEngine[Any]) -> str | None
         if wanted.timezone and not found.timezone and _tells_time_zones(found):
             return "without time zone: it must be TIMESTAMP WITH TIME ZONE"
         return None
-    if isinstance(wanted, Text):
+    if isinstance(wanted, Text | mysql.LONGTEXT):
         if not isinstance(found, String):
             return f"of type {shown} in place of a text"
         size = _TEXT_SIZES.get(shown, found.length or _NEEDED_TEXT)
-        if size < _NEEDED_TEXT and type(wanted).__name__ == "LONGTEXT":
+        if size < _NEEDED_TEXT and isinstance(wanted, mysql.LONGTEXT):
             return f"of type {shown}, which is too short: it must be LONGTEXT"
         return None
     if isinstance(wanted, String):
