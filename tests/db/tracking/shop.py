@@ -38,6 +38,6 @@ class Item(Base):
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"))
     product: Mapped[str] = mapped_column(String(20), default="")
     quantity: Mapped[int] = mapped_column(default=1)
-    double: Mapped[int] = mapped_column(Computed("quantity * 2"), index=True)
+    double: Mapped[int] = mapped_column(Computed("quantity * 2", persisted=True), index=True)
     order: Mapped[Order] = relationship(back_populates="items")
     __table_args__ = (Index("item_products", "product"),)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool.base import _AdhocProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import (
     RollbackToSavepointClause,
@@ -101,9 +102,12 @@ class _Tracker:
 
     def executing(self, statement: str, context: Any) -> None:
         """A statement is about to run; one in several batches comes once for each."""
-        reader = self.reader(context.root_connection)
+        connection = context.root_connection
+        if isinstance(connection._dbapi_connection, _AdhocProxiedConnection):
+            return  # SQLAlchemy asks what kind of a database it is, when it connects first
+        reader = self.reader(connection)
         if reader is not None:
-            for read in self.reads(context.root_connection, statement, context):
+            for read in self.reads(connection, statement, context):
                 reader.record(read)
         writer = writer_of(context)
         if writer is not None:
