@@ -13,6 +13,9 @@ from sqlalchemy import ForeignKey, String, event, insert, text, update
 from sqlalchemy.exc import InvalidRequestError, OperationalError
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from afresh import App, ComputeService, compute_method
+from afresh.commands import Command, command_handler
+from afresh.db import Database
 from afresh.db.entities import EntityLoader, EntityLoaderOptions
 from afresh.db.read_only import read_session
 from afresh.db.shards import Shard, open_shard
@@ -401,6 +404,60 @@ async def test_what_a_look_up_reads_is_on_record_before_its_query(small: Shard):
     await composite.get((1, "a"))
     pins = {"row": frozenset({1}), "shelf": frozenset({"a"})}
     assert record == [Read(TableName("default", "places"), pins), "query"]
+
+
+class ChangeStock(Command[None], frozen=True):
+    id: int
+    stock: int
+
+
+class Stock(ComputeService):
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.items = EntityLoader(database, ItemRow)
+
+    @compute_method
+    async def of(self, id: int) -> int | None:
+        row = await self.items.get(id)
+        return row.stock if row is not None else None
+
+    @compute_method
+    async def total(self) -> int:
+        return sum([item.stock for item in (await self.items.get_many([1, 2])).values()])
+
+    @command_handler
+    async def change(self, command: ChangeStock) -> None:
+        async with self.database.operation() as op:
+            row = await op.session.get(ItemRow, command.id)
+            if row is None:
+                op.session.add(ItemRow(id=command.id, name="new", stock=command.stock))
+            else:
+                row.stock = command.stock
+
+
+async def test_results_that_share_a_query_go_stale_each_for_its_own_row(any_database: str):
+    async with shard_with_items(any_database):
+        pass
+    database = Database(any_database, track=True, create_tables=True, watcher="local")
+    async with App(database=database) as app:
+        stock = app.add(Stock(database))
+        first, second, missing, total = await asyncio.gather(
+            *(stock.of.capture(id) for id in (1, 2, 9)), stock.total.capture()
+        )
+        assert [each.value for each in (first, second, missing, total)] == [10, 10, None, 20]
+        await app.call(ChangeStock(1, 5))
+        assert [each.is_consistent for each in (first, second, missing, total)] == [
+            False,
+            True,
+            True,
+            False,
+        ]
+        assert await stock.of(1) == 5
+        assert await stock.total() == 15
+        await app.call(ChangeStock(9, 1))
+        assert not missing.is_consistent
+        assert second.is_consistent
+        assert await stock.of(9) == 1
 
 
 # --- Speed -------------------------------------------------------------------
