@@ -98,7 +98,8 @@ def serve_cluster(
             stack.enter_context(page(f"ws://{host}:{port}/rpc/ws", host, page_port, show))
             print(f"The Python page  http://{host}:{page_port}/ by a process that is their client")
         at = "" if port == 8080 else f" --server ws://{host}:{port}/rpc/ws"
-        print(f"In a terminal    python -m examples.shop terminal{at}")
+        python = os.path.relpath(sys.executable)
+        print(f"In a terminal    {python} -m examples.shop terminal{at}")
         print("Kill a worker, and see that nothing is lost. Ctrl-C ends everything.", flush=True)
         Workers(config, [listener]).run()
 

@@ -208,3 +208,33 @@ async def test_workers_that_start_at_once_fill_the_shelves_once(any_database: st
         assert await shop.stock.left("cake") == 3
         assert await shop.worker.pid() == os.getpid()
         await app.aclose()
+
+
+async def test_another_worker_learns_of_each_change(
+    app: App, shop: Shop, any_database: str
+) -> None:
+    other = App(database=shop_database(any_database))
+    there = open_shop(other, packing_seconds=0)
+    await start(other)
+    await read_everything(there)
+    assert await there.stock.left("cake") == 3
+
+    await shop.baskets.put(PutIntoBasket("alice", "cake", 1))
+    order = await shop.orders.place(PlaceOrder("alice"))
+    await there.stock.deliver(Deliver(10))
+
+    async def is_known_everywhere() -> bool:
+        for each in (shop, there):
+            await read_everything(each)
+            if await each.orders.for_user("alice") != (order.id,):
+                return False
+            if await each.orders.status(order.id) != "packed":
+                return False
+            if await each.stock.left("cake") != 12:
+                return False
+        return True
+
+    await until(is_known_everywhere)
+    for each in (app, other):
+        assert await audited(each) == []
+    await other.aclose()

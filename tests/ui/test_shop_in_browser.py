@@ -55,6 +55,8 @@ async def test_an_order_placed_in_one_window_shows_in_the_other(
         await expect(stock(window, "Lemon drizzle cake", "Only 2 left")).to_be_visible()
         await expect(window.locator(".sales").get_by_text("€18.20").first).to_be_visible()
     await expect(stranger.get_by_text("No orders yet")).to_be_visible()
+    for window in (first, second):
+        await expect(window.get_by_text("Packed", exact=True)).to_be_visible()
     assert await second.evaluate("window.notReloaded")
     await windows.picture(second, "shop-ordered")
 
