@@ -162,6 +162,17 @@ async def test_serializable_transactions_lose_no_update(shard: Shard):
     assert stock == 10 - done
 
 
+async def test_rows_can_be_locked_and_locked_ones_skipped(any_database: str):
+    query = select(ItemRow.id).order_by(ItemRow.id).with_for_update(skip_locked=True).limit(2)
+    async with shard_with_items(any_database) as shard:
+        async with shard.write.begin() as connection:
+            first = list(await connection.scalars(query))
+            assert first == [1, 2]
+            if shard.dialect != "sqlite":  # there, nobody else writes until this one is done
+                async with shard.write.begin() as other:
+                    assert list(await other.scalars(query)) == [3]
+
+
 # --- Cancellations -----------------------------------------------------------
 
 
