@@ -386,6 +386,53 @@ async def test_a_command_that_swallows_the_error_of_a_flush_does_not_happen(host
     assert await host.notes() == []
 
 
+async def test_a_flush_that_fails_is_rolled_back_once(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    await host.tallies("x")
+
+    @host.desk.on("a")
+    async def work() -> None:
+        await host.tallies("x")
+
+    with caplog.at_level("DEBUG", "afresh.operations"), pytest.raises(IntegrityError):
+        await host.desk.call("a")
+    assert not [each for each in caplog.records if each.name == "afresh.operations"]
+
+
+async def test_a_savepoint_of_a_handler_s_own_undoes_what_it_says(host: Host) -> None:
+    await host.tallies("x")
+
+    @host.desk.on("a")
+    async def work() -> None:
+        async with host.database.operation() as op:
+            op.session.add(NoteRow(key="a", text="before"))
+            for name in ("x", "y"):
+                with suppress(IntegrityError):
+                    async with op.session.begin_nested():
+                        op.session.add(TallyRow(name=name, value=5))
+            op.session.add(NoteRow(key="a", text="after"))
+
+    await host.desk.call("a")
+    assert await host.notes() == [("a", "before"), ("a", "after")]
+    assert (await host.tally("x"), await host.tally("y")) == (0, 5)
+
+
+async def test_a_savepoint_that_a_handler_leaves_open_is_undone_with_it(host: Host) -> None:
+    @host.desk.on("a")
+    async def work() -> None:
+        async with host.database.operation() as op:
+            await op.session.begin_nested()
+            op.session.add(NoteRow(key="a"))
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await host.desk.call("a")
+    assert await host.notes() == []
+    async with asyncio.timeout(5):
+        await host.desk.note("b")
+
+
 async def test_what_a_handler_holds_unflushed_survives_a_nested_command_that_fails(
     host: Host,
 ) -> None:

@@ -16,7 +16,7 @@ from afresh.operations.operation import Operation, Slot
 from afresh.operations.pipeline import Operations
 from afresh.primitives.clock import current_clock
 from afresh.primitives.delays import RetryDelays
-from afresh.primitives.tasks import start_background
+from afresh.primitives.tasks import start_background, uncancelled
 
 from .block import OperationBlock
 from .check import check_tables
@@ -265,9 +265,13 @@ class Database:
             host_id=operations.host_id,
             name=self.tables.operations.fullname,
         )
-        await self._watcher.start()
-        self._stop = operations.completion.on_completed(self._tell)
-        await self._follow(self._watcher)
+        try:
+            await self._watcher.start()
+            self._stop = operations.completion.on_completed(self._tell)
+            await self._follow(self._watcher)
+        except BaseException:
+            await uncancelled(self._end())
+            raise
         self._keeper = start_background(
             self._keep_following(self._watcher), name=f"shards of {self.name}"
         )
@@ -381,6 +385,10 @@ class Database:
 
     async def aclose(self) -> None:
         """End what runs in the background, and close all connections; may be called again."""
+        await self._end()
+        await self.shards.aclose()
+
+    async def _end(self) -> None:
         stop, self._stop = self._stop, _nothing
         stop()
         if self._keeper is not None:
@@ -396,7 +404,6 @@ class Database:
         for untrack in self._untrack.values():
             untrack()
         self._untrack.clear()
-        await self.shards.aclose()
 
     def __repr__(self) -> str:
         return f"<Database {self.name!r} of {', '.join(map(repr, self.shards)) or 'no shards'}>"

@@ -326,7 +326,7 @@ class DatabaseScope:
 
     async def rollback(self) -> None:
         """Undo everything; raises nothing."""
-        if self._transaction is not None:
+        if self._transaction is not None and self._transaction.is_active:
             try:
                 await self._transaction.rollback()
             except Exception:
