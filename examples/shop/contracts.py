@@ -14,6 +14,7 @@ from uuid import uuid4
 from msgspec import field
 
 from afresh import Client, Command, ComputeService, command_handler, compute_method, rpc_error
+from afresh.errors import DisconnectedError
 from afresh.rpc import rpc_method
 
 USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
@@ -22,6 +23,15 @@ USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
 @rpc_error
 class ShopError(Exception):
     """Something the customer should know, in words for the customer."""
+
+
+def describe(error: BaseException) -> str:
+    """What customers read about an error; the rest is for the log."""
+    if isinstance(error, ShopError):
+        return str(error)
+    if isinstance(error, (DisconnectedError, TimeoutError)):
+        return "The connection was lost, please look whether it was done"
+    return "Something went wrong, please try again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,24 +16,10 @@ from nicegui import ui
 from afresh.states import StateEvent
 from afresh.ui.nicegui import LiveElement, act, live, live_badge
 
-from .contracts import (
-    USERS,
-    Deliver,
-    Order,
-    PlaceOrder,
-    Product,
-    PutIntoBasket,
-    Shop,
-    ShopError,
-)
+from .contracts import USERS, Deliver, Order, PlaceOrder, Product, PutIntoBasket, Shop
 
 _CSS = Path(__file__).with_name("shop.css")
 _TO_BASKET = "() => document.getElementById('basket').scrollIntoView({behavior: 'smooth'})"
-
-
-def describe(error: BaseException) -> str:
-    """What customers read about an error; the rest is for the log."""
-    return str(error) if isinstance(error, ShopError) else "Something went wrong, please try again"
 
 
 def euros(cents: int) -> str:

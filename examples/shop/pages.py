@@ -10,9 +10,9 @@ from nicegui import ui
 from afresh import App, Client, connect
 from afresh.ui.nicegui import connection_status, page_defaults
 
-from .contracts import USERS, Shop, shop_of
+from .contracts import USERS, Shop, describe, shop_of
 from .data import shop_database
-from .page import ShopPage, describe
+from .page import ShopPage
 from .server import shop_app, start
 from .services import open_shop
 

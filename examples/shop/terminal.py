@@ -9,7 +9,16 @@ import sys
 from afresh import ComputedState, MutableState, connect
 from afresh.remote import ConnectionMonitor
 
-from .contracts import USERS, Deliver, PlaceOrder, PutIntoBasket, Shop, ShopError, shop_of
+from .contracts import (
+    USERS,
+    Deliver,
+    PlaceOrder,
+    PutIntoBasket,
+    Shop,
+    ShopError,
+    describe,
+    shop_of,
+)
 
 CLEAR = "\N{ESCAPE}[H\N{ESCAPE}[2J"
 BOLD, SOFT, WARN, PLAIN = (f"\N{ESCAPE}[{code}m" for code in (1, 2, 33, 0))
@@ -107,8 +116,8 @@ async def obey(shop: Shop, user: str, said: MutableState[str]) -> None:
                     pass
                 case _:
                     said.set(f"What is {' '.join(words)!r}? Say {HELP}")
-        except ShopError as error:
-            said.set(f"{WARN}{error}{PLAIN}")
+        except Exception as error:
+            said.set(f"{WARN}{describe(error)}{PLAIN}")
 
 
 async def place(shop: Shop, user: str, product_id: str, pieces: int) -> str:
