@@ -11,7 +11,6 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,11 +48,9 @@ def in_a_hurry(connection: Any, record: Any) -> None:
 class World:
     """An event loop with two hosts in it, for all histories."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, url: str) -> None:
         self.runner = asyncio.Runner()
-        self.hosts = [Host(f"sqlite+aiosqlite:///{folder / 'shop.db'}") for _ in range(2)]
-        for host in self.hosts:
-            event.listen(host.database.shard().write.sync_engine, "connect", in_a_hurry)
+        self.hosts = [Host(url) for _ in range(2)]
         self.runner.run(self.hosts[0].database.create_tables())
 
     def close(self) -> None:
@@ -64,7 +61,9 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("tracked"))
+    made = World(f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('tracked') / 'shop.db'}")
+    for host in made.hosts:
+        event.listen(host.database.shard().write.sync_engine, "connect", in_a_hurry)
     yield made
     made.close()
     print(f"\n{dict(TALLY)}")
@@ -91,6 +90,26 @@ def test_the_histories_are_no_empty_ones(world: World) -> None:
     assert TALLY["stale by the log"] > TALLY["histories"]
     assert TALLY["kept"] > TALLY["stale at once"]
     assert TALLY["audited"] > 10 * TALLY["histories"]
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_nothing_is_stale_on_servers_either(request: pytest.FixtureRequest, server: str) -> None:
+    world = World(request.getfixturevalue(f"{server}_database"))
+
+    @settings(
+        max_examples=HISTORIES // 10,
+        derandomize=not os.environ.get("AFRESH_SOAK"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(some=some_queries, plan=plans)
+    def histories(some: list[Query], plan: list[Any]) -> None:
+        with fresh_graph():
+            world.runner.run(live(world.hosts, some, plan))
+
+    try:
+        histories()
+    finally:
+        world.close()
 
 
 async def live(hosts: list[Host], some: list[Query], plan: list[Any]) -> None:
