@@ -138,7 +138,7 @@ class World:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -149,10 +149,13 @@ def clock() -> Iterator[FakeClock]:
         yield clock
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    url: str = request.getfixturevalue(f"{request.param}_database")
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_database")
     return url
+
+
+on_both = pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
 
 
 @asynccontextmanager
@@ -178,6 +181,7 @@ async def world(database_url: str, clock: FakeClock) -> AsyncIterator[World]:
             await client.aclose()
 
 
+@on_both
 async def test_without_a_token_another_host_answers_with_what_it_has(world: World):
     await world.accounts(world.here).deposit(Deposit(1))
     client = world.client(world.there)
@@ -185,6 +189,7 @@ async def test_without_a_token_another_host_answers_with_what_it_has(world: Worl
     assert await client.service(Accounts).ask(1) == 0
 
 
+@on_both
 async def test_a_client_that_moves_to_another_host_reads_what_it_has_written(world: World):
     client = world.client(world.here)
     accounts = client.service(Accounts)
@@ -195,6 +200,7 @@ async def test_a_client_that_moves_to_another_host_reads_what_it_has_written(wor
     assert world.there.operations.freshness.health() == {"waited": 1, "missed": 0}
 
 
+@on_both
 async def test_a_live_result_is_renewed_on_the_other_host_with_what_was_written(world: World):
     client = world.client(world.here)
     accounts = client.service(Accounts)
@@ -205,6 +211,7 @@ async def test_a_live_result_is_renewed_on_the_other_host_with_what_was_written(
     assert await accounts.balance(1) == 5
 
 
+@on_both
 async def test_commands_wait_as_well(world: World):
     client = world.client(world.here)
     accounts = client.service(Accounts)
@@ -241,6 +248,7 @@ def headers_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return sent
 
 
+@on_both
 async def test_the_host_that_has_committed_is_asked_to_wait_for_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
@@ -308,6 +316,7 @@ async def test_several_peers_of_one_client_know_of_each_others_writes(world: Wor
     assert other.unconfirmed == ""
 
 
+@on_both
 async def test_what_a_plain_method_has_changed_is_told_too(world: World):
     client = world.client(world.here)
     accounts = client.service(Accounts)
@@ -332,6 +341,7 @@ class Lagging:
         await self._apply(logged)
 
 
+@on_both
 async def test_a_host_that_lags_behind_answers_with_what_it_has_after_a_while(
     world: World,
     clock: FakeClock,
@@ -451,6 +461,7 @@ async def test_logs_that_a_host_does_not_follow_do_not_count(world: World):
 # -- by hand
 
 
+@on_both
 async def test_the_context_of_a_command_knows_what_to_wait_for(world: World):
     context = await world.here.commander.run(Deposit(1))
     assert context.value == 1

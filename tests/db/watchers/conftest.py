@@ -21,7 +21,7 @@ def clock() -> Iterator[FakeClock]:
         yield clock
 
 
-async def until(condition: Callable[[], object], *, within: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, within: float = 20.0) -> None:
     """Wait, in real time, until this is so: servers take some."""
     async with asyncio.timeout(within):
         while not condition():

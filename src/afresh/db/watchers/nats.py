@@ -68,7 +68,7 @@ class NatsWatcher(ChannelWatcher):
                 **self._options,
             )
             await client.subscribe(self.channel, cb=on_message)
-            await client.flush()
+            await connection.settle()
         except BaseException as error:
             await connection.aclose()
             if isinstance(error, NoServersError) and reason is not None:
@@ -84,7 +84,14 @@ class _Connection:
 
     async def send(self, message: str) -> None:
         await self._client.publish(self._channel, message.encode())
-        await self._client.flush()  # so that one message is under way, and the next one waits
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Return when the server has everything that was sent."""
+        # The library sends the ping of a flush ahead of what waits to be written; by the time of
+        # the answer that is written, and the answer to a second ping comes after it.
+        await self._client.flush()
+        await self._client.flush()
 
     async def check(self) -> None:
         await self._client.flush()
