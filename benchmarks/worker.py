@@ -11,6 +11,8 @@ import gc
 import json
 import platform
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from benchmarks import peers
 from benchmarks.sampling import Sampler, calibrated, pin_to_one_core, sample
@@ -29,19 +31,26 @@ def twin() -> str:
 
 
 class Worker:
-    """The workloads set up in this process."""
+    """The workloads set up in this process.
 
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
+    Arguments:
+        workloads: their names, and the coroutine functions that set them up and give samplers.
+        seconds: how long a loop is to last.
+    """
+
+    def __init__(
+        self, workloads: Mapping[str, Callable[[], Awaitable[dict[str, Sampler]]]], seconds: float
+    ) -> None:
+        self.workloads = workloads
+        self.seconds = seconds
         self.prepared: dict[str, dict[str, Sampler]] = {}
         self.turns: dict[str, int] = {}
 
     async def prepare(self, workload: str) -> dict[str, int | None]:
         """Set a workload up; returns each case's operations a loop."""
-        seconds = QUICK_SECONDS_PER_LOOP if self.quick else SECONDS_PER_LOOP
-        samplers = await TIMED[workload](self.quick)
+        samplers = await self.workloads[workload]()
         self.prepared[workload] = {
-            case: await calibrated(sampler, seconds) for case, sampler in samplers.items()
+            case: await calibrated(sampler, self.seconds) for case, sampler in samplers.items()
         }
         return {case: sampler.count for case, sampler in self.prepared[workload].items()}
 
@@ -61,10 +70,8 @@ class Worker:
         gc.collect()
 
 
-def main() -> None:
-    """Answer orders until standard input ends."""
-    core = pin_to_one_core()
-    worker = Worker("--quick" in sys.argv)
+def answer_orders(worker: Worker, core: int | None) -> None:
+    """Say what this process is, then answer orders until standard input ends."""
     about = {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -78,6 +85,14 @@ def main() -> None:
             ((order, workload),) = json.loads(line).items()
             answer = runner.run(getattr(worker, order)(workload))
             print(json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    """Take part in a run."""
+    core = pin_to_one_core()
+    quick = "--quick" in sys.argv
+    workloads = {name: partial(prepare, quick) for name, prepare in TIMED.items()}
+    answer_orders(Worker(workloads, QUICK_SECONDS_PER_LOOP if quick else SECONDS_PER_LOOP), core)
 
 
 if __name__ == "__main__":

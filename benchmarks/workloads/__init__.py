@@ -6,7 +6,7 @@ Which row of the table uses which sampler is said in ``benchmarks.rows``.
 from collections.abc import Awaitable, Callable
 
 from benchmarks.sampling import Sampler
-from benchmarks.workloads import cascade, fresh, hits, inside, recompute
+from benchmarks.workloads import cascade, command, fresh, hits, inside, recompute
 
 Prepare = Callable[[bool], Awaitable[dict[str, Sampler]]]
 
@@ -16,6 +16,7 @@ TIMED: dict[str, Prepare] = {
     "fresh": fresh.prepare,
     "recompute": recompute.prepare,
     "cascade": cascade.prepare,
+    "command": command.prepare,
 }
 """Workload name to the coroutine function that sets it up; its argument says whether the run is a
 quick one."""
