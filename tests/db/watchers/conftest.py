@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -30,11 +31,12 @@ async def until(condition: Callable[[], object], *, within: float = 20.0) -> Non
 
 @dataclass
 class Place:
-    """A server, and the watchers of hosts that meet there."""
+    """A server, and the watchers of hosts that meet there, by a name that other tests don't use."""
 
     url: str
     wire: Wire
     watchers: list[ChannelWatcher]
+    name: str
 
     def make(self, *, behind_wire: bool = False, name: str = "") -> ChannelWatcher:
         address = urlsplit(self.url)
@@ -43,7 +45,10 @@ class Place:
             address = address._replace(netloc=netloc)
         database = self.url if address.scheme.startswith("postgresql") else "sqlite://"
         watcher = open_watcher(
-            address.geturl(), database_url=database, host_id=f"host-{len(self.watchers)}", name=name
+            address.geturl(),
+            database_url=database,
+            host_id=f"host-{len(self.watchers)}",
+            name=f"{self.name} {name}",
         )
         assert isinstance(watcher, ChannelWatcher)
         self.watchers.append(watcher)
@@ -56,7 +61,7 @@ class Place:
         return watcher
 
 
-@pytest.fixture(params=["postgres_database", "valkey", "nats"])
+@pytest.fixture(params=["postgres", "valkey", "nats"])
 def server_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(request.param)
     return url
@@ -67,7 +72,7 @@ async def place(server_url: str, clock: FakeClock) -> AsyncIterator[Place]:
     port = urlsplit(server_url).port
     assert port is not None
     async with Wire(port) as wire:
-        place = Place(server_url, wire, [])
+        place = Place(server_url, wire, [], secrets.token_hex(8))
         yield place
         for watcher in place.watchers:
             await watcher.aclose()
