@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import String, select
+from sqlalchemy import String, delete, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from afresh import ComputeService, compute_method
@@ -24,8 +24,9 @@ from afresh.commands import (
     command_handler,
 )
 from afresh.db import Database
-from afresh.operations import LoggedOperation, Operations, RetryPolicy
+from afresh.operations import LoggedOperation, Operation, Operations, RetryPolicy
 from afresh.primitives.delays import RetryDelays
+from afresh.primitives.transience import Transience
 
 AT_ONCE = RetryPolicy(delays=RetryDelays.fixed(0))
 
@@ -49,6 +50,19 @@ class TallyRow(Base):
 
     name: Mapped[str] = mapped_column(String(50), primary_key=True)
     value: Mapped[int] = mapped_column(default=0)
+
+
+class Busy(Exception):
+    transience = Transience.TRANSIENT
+
+
+class VeryBusy(Exception):
+    transience = Transience.SUPER_TRANSIENT
+
+
+def ends_of(operation: Operation, ends: list[tuple[str, bool | None]]) -> None:
+    """Note how each attempt ends."""
+    operation.when_done(lambda each: ends.append((each.uuid, each.is_committed)))
 
 
 class Do(Command[Any], frozen=True):
@@ -202,13 +216,31 @@ class Host:
                 await self.operations.completion.apply(LoggedOperation(**row._mapping))
 
 
+async def create_tables(url: str) -> None:
+    """Create the tables of a desk."""
+    async with _attached(url, AT_ONCE, {}) as host:
+        await host.database.create_tables()
+
+
 @asynccontextmanager
 async def desk_at(
     url: str, *, retries: RetryPolicy = AT_ONCE, **options: Any
 ) -> AsyncIterator[Host]:
-    """A host; the options are those of `Database`."""
+    """A host with nothing on its desk; the options are those of `Database`."""
+    async with _attached(url, retries, options) as host:
+        shard = host.database.shard()
+        if shard.dialect == "sqlite":
+            await host.database.create_tables()
+        else:
+            async with shard.write.begin() as connection:
+                for table in host.database.metadata.tables.values():
+                    await connection.execute(delete(table))
+        yield host
+
+
+@asynccontextmanager
+async def _attached(url: str, retries: RetryPolicy, options: dict[str, Any]) -> AsyncIterator[Host]:
     host = Host(url, retries, options)
-    await host.database.create_tables()
     try:
         yield host
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,19 +13,7 @@ from sqlalchemy import update
 from afresh.commands import Command
 from afresh.errors import EventConflictError, InvalidStateError
 from afresh.operations import current_operation
-from tests.db.desk import Host, Noted, NoteRow, desk_at
-
-
-@pytest.fixture
-async def host(any_database: str) -> AsyncIterator[Host]:
-    async with desk_at(any_database) as host:
-        yield host
-
-
-@pytest.fixture
-async def lone_host(sqlite_database: str) -> AsyncIterator[Host]:
-    async with desk_at(sqlite_database) as host:
-        yield host
+from tests.db.desk import Host, Noted, NoteRow
 
 
 async def add(host: Host, name: str = "a", **options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -14,19 +13,6 @@ from afresh.commands import local_command
 from afresh.errors import InvalidStateError
 from afresh.operations import current_operation
 from tests.db.desk import Do, DoAll, DoApart, DoWithin, Host, Noted, NoteRow, TallyRow, desk_at
-
-
-@pytest.fixture
-async def host(any_database: str) -> AsyncIterator[Host]:
-    async with desk_at(any_database) as host:
-        yield host
-
-
-@pytest.fixture
-async def lone_host(sqlite_database: str) -> AsyncIterator[Host]:
-    async with desk_at(sqlite_database) as host:
-        yield host
-
 
 # -- one transaction
 
@@ -727,8 +713,8 @@ async def test_an_operation_that_has_ended_takes_nothing_more(host: Host) -> Non
 # -- other kinds of commands
 
 
-async def test_an_outermost_command_has_an_operation_of_its_own(postgres_database: str) -> None:
-    async with desk_at(postgres_database) as host:
+async def test_an_outermost_command_has_an_operation_of_its_own(postgres_desk: str) -> None:
+    async with desk_at(postgres_desk) as host:
         desk = host.desk
 
         @desk.on("outer")
