@@ -212,9 +212,13 @@ async def test_a_cancellation_at_any_await_of_a_transaction_leaves_the_pool_in_o
     any_database: str,
 ):
     options = EngineOptions(write_connections=1, read_connections=1, pool_timeout=5)
-    async with shard_with_items(any_database, 1) as made:
-        dialect = made.dialect
+    async with shard_with_items(any_database, 1):
+        pass
     shard = open_shard("", any_database, options=options)
+    for engine in (shard.write, shard.read):
+        # Drivers leave it to the garbage collector to close what is cancelled while it connects.
+        async with engine.connect():
+            pass
     finished = 0
 
     async def change(stock: int) -> None:
@@ -239,7 +243,6 @@ async def test_a_cancellation_at_any_await_of_a_transaction_leaves_the_pool_in_o
         async with shard.read.connect() as connection:
             assert await connection.scalar(select(ItemRow.stock)) == 7
     assert shard.write.pool.checkedout() == shard.read.pool.checkedout() == 0  # type: ignore[attr-defined]
-    assert dialect == shard.dialect
     await shard.aclose()
 
 
