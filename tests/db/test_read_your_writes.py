@@ -18,6 +18,7 @@ from afresh.db import Database
 from afresh.operations import Freshness, LoggedOperation
 from afresh.primitives.clock import use_clock
 from afresh.rpc.client_peer import ClientPeer
+from afresh.rpc.contracts import NoWait
 from afresh.rpc.freshness import FRESHNESS
 from afresh.rpc.transports.memory import MemoryConnector
 from afresh.testing import FakeClock
@@ -52,6 +53,9 @@ class Accounts(ComputeService):
     async def ask(self, account: int) -> int: ...
 
     @abstractmethod
+    async def note(self, account: int) -> NoWait: ...
+
+    @abstractmethod
     async def deposit_twice(self, account: int) -> int: ...
 
     @abstractmethod
@@ -62,10 +66,9 @@ class DbAccounts(Accounts):
     def __init__(self, app: App) -> None:
         self.app = app
         self.db = app.database
-        self.computed = 0
+        self.noted: list[int] = []
 
     async def balance(self, account: int) -> int:
-        self.computed += 1
         async with self.db.read() as session:
             row = await session.get(AccountRow, account)
         return 0 if row is None else row.balance
@@ -93,6 +96,9 @@ class DbAccounts(Accounts):
 
     async def ask(self, account: int) -> int:
         return await self.balance(account)
+
+    async def note(self, account: int) -> NoWait:
+        self.noted.append(await self.balance(account))
 
     async def deposit_twice(self, account: int) -> int:
         await self.app.call(Deposit(account))
@@ -314,6 +320,18 @@ async def test_several_peers_of_one_client_know_of_each_others_writes(world: Wor
     await client.service(Accounts).deposit(Deposit(1))
     assert await elsewhere.ask(1) == 1
     assert other.unconfirmed == ""
+
+
+async def test_calls_without_an_answer_carry_it_too(world: World):
+    client = world.client(world.here)
+    accounts = client.service(Accounts)
+    await accounts.deposit(Deposit(1))
+    await world.move(client, world.there)
+    await accounts.note(1)
+    there = world.accounts(world.there)
+    await until(lambda: there.noted)
+    assert there.noted == [1]
+    assert client.peer.unconfirmed
 
 
 @on_both

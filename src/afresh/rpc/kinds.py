@@ -113,7 +113,10 @@ async def _call(method: OutboundMethod, request: Request, route: Route | None = 
     peer = request.peer
     arguments = method.encode(peer, request.args)
     if method.definition.is_no_wait:
-        peer.send(method.write(0, arguments, peer.with_freshness(request.headers)))
+        headers = request.headers
+        if peer.unconfirmed:
+            headers = list(peer.with_freshness(headers))
+        peer.send(method.write(0, arguments, headers))
         return None
     call = OutboundCall(peer, method, arguments, request.headers)
     peer.start(call)
