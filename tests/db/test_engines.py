@@ -433,3 +433,36 @@ def test_mariadb_counts_as_mysql_and_unknown_databases_are_refused():
     assert dialect_of(make_url("postgresql+psycopg://localhost/shop")) == "postgresql"
     with pytest.raises(ValueError, match=r"sqlite\+aiosqlite"):
         dialect_of(make_url("mssql+aioodbc://localhost/shop"))
+
+
+async def test_more_arguments_change_what_they_should_and_leave_reads_as_they_are(
+    any_database: str,
+):
+    arguments: dict[str, Any] = {"pool_size": 3, "isolation_level": "SERIALIZABLE"}
+    if any_database.startswith("mysql"):
+        arguments["connect_args"] = {"init_command": "SET SESSION sort_buffer_size = 1048576"}
+    elif any_database.startswith("postgresql"):
+        arguments["connect_args"] = {"server_settings": {"application_name": "shop"}}
+    async with shard_with_items(any_database):
+        pass
+    shard = open_shard("", any_database, options=EngineOptions(arguments=arguments))
+    sizes = [engine.pool.size() for engine in (shard.write, shard.read)]  # type: ignore[attr-defined]
+    assert sizes == ([1, 3] if shard.dialect == "sqlite" else [3, 3])
+    given = {
+        "sqlite": ("SELECT 1", 1),
+        "mysql": ("SELECT @@sort_buffer_size", 1048576),
+        "postgresql": ("SELECT current_setting('application_name')", "shop"),
+    }
+    query, expected = given[shard.dialect]
+    for engine in (shard.write, shard.read):
+        async with engine.connect() as connection:
+            assert await connection.scalar(text(query)) == expected
+    with pytest.raises(InvalidStateError):
+        async with shard.read.connect() as connection:
+            await add(connection, 4)
+    async with shard.write.connect() as connection:
+        transaction = await connection.begin()
+        await add(connection, 4)
+        await transaction.rollback()
+    assert len(await names(shard)) == 3
+    await shard.aclose()

@@ -70,7 +70,8 @@ class EngineOptions:
         read_connections: the most connections for reads.
         pool_timeout: for how many seconds to wait for a free connection.
         busy_timeout: for how many seconds SQLite waits while another process writes.
-        arguments: more keyword arguments for SQLAlchemy's `create_async_engine`.
+        arguments: more keyword arguments for SQLAlchemy's `create_async_engine`. What makes the
+            two engines different can't be changed with them.
     """
 
     write_connections: int = 10
@@ -137,7 +138,9 @@ def create_write_engine(
         engine = create_async_engine(url, **_arguments(options, options.write_connections))
     else:
         script = f"PRAGMA busy_timeout = {math.ceil(_BUSY_PERIOD * 1000)}"
-        engine = _create_sqlite_engine(url, options, 1, script, is_temporary=is_temporary)
+        engine = _create_sqlite_engine(
+            url, options, 1, script, is_temporary=is_temporary, pool_size=1
+        )
         _begin_immediately(engine, options.busy_timeout)
     _end_with_the_transaction(engine)
     return engine
@@ -166,19 +169,24 @@ def create_read_engine(
         _explain_refusals(engine)
         return engine
     arguments = _arguments(options, options.read_connections)
+    arguments.update(isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
     connect_arguments = dict(arguments.get("connect_args", {}))
-    if dialect == "mysql":
-        connect_arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
-    elif url.get_driver_name() == "asyncpg":
+    if dialect == "postgresql" and url.get_driver_name() == "asyncpg":
         settings = connect_arguments.get("server_settings", {})
         connect_arguments["server_settings"] = {**settings, "default_transaction_read_only": "on"}
-    else:
+    elif dialect == "postgresql":
         given = connect_arguments.get("options", "")
         connect_arguments["options"] = f"{given} -c default_transaction_read_only=on".strip()
     arguments["connect_args"] = connect_arguments
-    engine = create_async_engine(
-        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, **arguments
-    )
+    engine = create_async_engine(url, **arguments)
+    if dialect == "mysql":
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def connect(connection: Any, record: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            cursor.close()
+
     _explain_refusals(engine)
     return engine
 
