@@ -102,19 +102,14 @@ class DbBaskets(Baskets):
 
     @command_handler
     async def put(self, command: PutIntoBasket) -> None:
-        user_id, product_id, quantity = command.user_id, command.product_id, command.quantity
-        # When two windows put the same product in at the same time, one of them tries again.
-        async with self._database.operation(isolation="SERIALIZABLE") as op:
-            if quantity > 0:
-                await op.session.merge(
-                    BasketRow(user_id=user_id, product_id=product_id, quantity=quantity)
-                )
+        key = {"user_id": command.user_id, "product_id": command.product_id}
+        async with self._database.operation() as op:
+            # Of two windows that put the same in at the same time, one waits for the other.
+            await op.session.get_one(ProductRow, command.product_id, with_for_update=True)
+            if command.quantity > 0:
+                await op.session.merge(BasketRow(**key, quantity=command.quantity))
             else:
-                await op.session.execute(
-                    delete(BasketRow).where(
-                        BasketRow.user_id == user_id, BasketRow.product_id == product_id
-                    )
-                )
+                await op.session.execute(delete(BasketRow).filter_by(**key))
 
     @put.invalidates
     def _(self, command: PutIntoBasket, result: None) -> None:
@@ -170,8 +165,8 @@ class DbOrders(Orders):
     async def place(self, command: PlaceOrder) -> Order:
         async with self._database.operation() as op:
             basket = await op.session.execute(
-                select(BasketRow, ProductRow)
-                .join(ProductRow)
+                select(ProductRow, BasketRow)
+                .join(BasketRow)
                 .where(BasketRow.user_id == command.user_id)
                 .order_by(ProductRow.id)
                 .with_for_update()  # so of two who want the last cake, one waits for the other
@@ -182,7 +177,7 @@ class DbOrders(Orders):
             if placed is not None:
                 return to_order(placed)
             order = OrderRow(command_id=command.id, user_id=command.user_id, note=command.note)
-            for wanted, product in basket:
+            for product, wanted in basket:
                 if product.stock < wanted.quantity:
                     left = f"only {product.stock} left" if product.stock else "sold out"
                     raise ShopError(f"Sorry, {product.name}: {left}")
