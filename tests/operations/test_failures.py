@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, text, update
 
 from afresh.db.tables import EventState
 from tests.hosts.bank import Bank, bank_at
-from tests.hosts.hosts import PATIENCE, HostError, HostGone, Hosts, hosts_of
+from tests.hosts.hosts import PATIENCE, Host, HostError, HostGone, Hosts, hosts_of
 from tests.hosts.ledger import AccountRow, log_tables, replayed
 from tests.hosts.proxy import Plan, proxy_to
 from tests.servers.fixtures import fresh_database, kill_connections
@@ -120,21 +121,42 @@ async def test_handlers_of_one_event_take_effect_once_each_wherever_their_host_d
     assert await bank.journal() == {("a", "Announce"): 1, ("a", "heard"): 1, ("a", "heard too"): 1}
 
 
+@pytest.mark.parametrize("point", ["before event", "before commit"])
 async def test_an_event_whose_host_stands_still_is_handled_by_another_and_not_again(
-    hosts: Hosts, bank: Bank
+    hosts: Hosts, bank: Bank, point: str
 ) -> None:
     a = await hosts.start(event_log=EAGER)
-    await a.fault("before commit", "wait", only="Settle", seconds=0.1)
+    await a.fault(point, "wait", only="Settle", seconds=0.1)
     await a.call("Order", account=0, token="a")
-    await a.reached("before commit")
+    await a.reached(point)
     a.pause()
-    # Its transaction has the row of the account, which the other host has to wait for.
-    assert await kill_idle_transactions(bank) == 1
+    if point == "before commit":
+        # Its transaction has the row of the account, which the other host has to wait for.
+        assert await kill_idle_transactions(bank) == 1
     b = await hosts.start(event_log=EAGER)
     await b.follow(1_001, "balance", 0)
     a.resume()
-    await a.follow(1_001, "balance", 0)
+    async with asyncio.timeout(PATIENCE):
+        while not (await event_log_of(a))["lost"]:
+            await asyncio.sleep(0.05)
+    assert (await a.ask("entered"))["a/0"] == 1
     await all_events_handled(bank)
+    assert await bank.tokens() == {"a": 1, "a/0": 1}
+    await a.follow(1_001, "balance", 0)
+
+
+async def test_a_host_that_is_stopped_gives_back_the_events_it_has(
+    hosts: Hosts, bank: Bank
+) -> None:
+    options = {"lease": 600.0, "closing": 0.2, "check_period": 0.5}
+    a = await hosts.start(event_log=options)
+    await a.fault("before event", "wait")
+    await a.call("Order", account=0, token="a")
+    await a.reached("before event")
+    b = await hosts.start(event_log=options)
+    assert await b.read("balance", 0) == 1_000
+    await a.stop()
+    await b.follow(1_001, "balance", 0)
     assert await bank.tokens() == {"a": 1, "a/0": 1}
 
 
@@ -164,6 +186,12 @@ async def test_an_event_that_fails_is_dead_in_the_end_and_nothing_else_suffers(
     assert "unheard of" in states["unknown"].last_error
     assert "NoResultFound" in states["no account"].last_error
     assert await bank.tokens() == {"a": 1, "a/0": 1, "a/1": 1, "a/2": 1}
+
+
+async def event_log_of(host: Host) -> dict[str, Any]:
+    """How a host is doing with events."""
+    health: dict[str, Any] = (await host.ask("health"))["database"]["shards"][""]["events"]
+    return health
 
 
 async def all_events_handled(bank: Bank) -> None:
