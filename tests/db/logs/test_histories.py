@@ -59,7 +59,7 @@ steps = st.lists(
     st.one_of(
         st.builds(Begin, st.booleans(), st.sampled_from([0, 0, 0, 1, 3])),
         st.builds(End, st.integers(0, 3), st.booleans(), st.booleans()),
-        st.builds(Pass, st.sampled_from([0.0, 0.3, 1.1, 7.0, 70.0])),
+        st.builds(Pass, st.sampled_from([0.0, 0.3, 1.1, 7.0, 50.0])),
         st.builds(Wait, st.integers(0, 5)),
     ),
     min_size=1,

@@ -40,7 +40,7 @@ _log = logging.getLogger("afresh.db.logs")
 _CHUNK = 256
 """How many missing indexes are looked for with one statement."""
 _LOOK_BACK_ROWS = 1024
-"""How many rows before its cursor a host that starts searches for gaps."""
+"""How many rows before its cursor a host that starts, or has lost rows, searches for gaps."""
 _MOST_CHARACTERS = 16_000_000
 """Batches grow as long as they hold less than about so much text."""
 _SAFE_PAUSE = 60.0
@@ -316,7 +316,8 @@ class OperationLogReader(Worker):
         what = f"The {self.name} from {self._cursor} to {first - 1}, deleted before it was read,"
         _log.error("%s can't be applied; keep rows for longer than hosts may stall.", what)
         self._backlog.clear()
-        self._cursor = first
+        # Those right before the first row may be no loss at all, but still to be committed.
+        self._cursor = max(self._cursor, first - _LOOK_BACK_ROWS)
         self._lost_coverage(what)
 
     async def _look_for_gaps(self, *, signalled: bool = False) -> None:
