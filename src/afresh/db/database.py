@@ -104,6 +104,9 @@ class Database:
         """The tables of the logs."""
         self.shards: ShardRegistry = ShardRegistry(database_name=name, options=engines)
         """The parts of the database; one, named "", unless there are several."""
+        self._connect_options: Mapping[str, Any] = (
+            {} if engines is None else engines.arguments.get("connect_args", {})
+        )
         for shard, address in (url if isinstance(url, Mapping) else {"": url}).items():
             self.shards.add(shard, address)
         self.tracked: TrackedReads | None = TrackedReads() if track else None
@@ -264,6 +267,7 @@ class Database:
             database_url="" if first is None else self.shard(first).write.url,
             host_id=operations.host_id,
             name=self.tables.operations.fullname,
+            connect_options=self._connect_options,
         )
         try:
             await self._watcher.start()

@@ -34,6 +34,7 @@ POSTGRES = "postgresql+asyncpg://anna:p%40ss@db.example/shop"
         ("sqlite+aiosqlite:///:memory:", LocalWatcher),
         ("sqlite+aiosqlite:///file::memory:?cache=shared&uri=true", LocalWatcher),
         ("mysql+asyncmy://db.example/shop", PollingWatcher),
+        ("", PollingWatcher),
     ],
 )
 def test_each_database_has_a_watcher_that_suits_it(database: str, expected: type[Watcher]):
@@ -164,3 +165,15 @@ def test_an_address_of_another_driver_is_given_to_libpqs_rules():
     assert connect_arguments(
         "postgresql+psycopg://anna:p%40ss@db.example/shop?sslmode=require"
     ) == {"dsn": "postgresql://anna:p%40ss@db.example/shop?sslmode=require"}
+
+
+def test_what_the_engines_connect_with_goes_for_the_watcher_too():
+    options = {"ssl": "require", "prepared_statement_cache_size": 0}
+    watcher = open_watcher(database_url=POSTGRES, connect_options=options)
+    assert isinstance(watcher, PostgresWatcher)
+    assert watcher._options == connect_arguments(POSTGRES) | {"ssl": "require"}
+    elsewhere = open_watcher(
+        "postgresql://db.example/other", database_url=POSTGRES, connect_options=options
+    )
+    assert isinstance(elsewhere, PostgresWatcher)
+    assert "ssl" not in elsewhere._options

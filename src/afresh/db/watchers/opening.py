@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import URL, make_url
 
@@ -29,6 +31,7 @@ def open_watcher(
     database_url: str | URL,
     host_id: str = "",
     name: str = "",
+    connect_options: Mapping[str, Any] | None = None,
 ) -> Watcher:
     """Make the watcher of a database; it is yet to be started.
 
@@ -37,10 +40,11 @@ def open_watcher(
             Redis (`redis://…`), NATS (`nats://…`) or a PostgreSQL database (`postgresql://…`); or
             "local", "polling" or "file". None is what suits the database: LISTEN/NOTIFY for
             PostgreSQL, a file beside the database for SQLite, polling for others.
-        database_url: the address of the database, or of its first shard.
+        database_url: the address of the database, or of its first shard; empty if there is none.
         host_id: who sends, for people who look at the messages.
         name: tells databases of afresh apart that share one address, such as by the schema and
             prefix of their tables; the same on all hosts.
+        connect_options: what else `asyncpg.connect` takes for the database itself, such as `ssl`.
 
     Raises:
         ValueError: `spec` is none of these.
@@ -48,7 +52,10 @@ def open_watcher(
     """
     if isinstance(spec, Watcher):
         return spec
-    url = make_url(database_url)
+    url = make_url(database_url or "none://")
+    if spec is None and url.get_backend_name() == "postgresql":
+        spec = url.render_as_string(hide_password=False)
+        return _of_server(spec, url, host_id, name, connect_options)
     spec = spec or _suited_to(url)
     if spec == "local":
         return LocalWatcher()
@@ -62,17 +69,13 @@ def open_watcher(
                 "path that all processes on this machine share."
             )
         return FileWatcher(path)
-    return _of_server(spec, url, host_id, name)
+    return _of_server(spec, url, host_id, name, None)
 
 
 def _suited_to(url: URL) -> str:
-    match url.get_backend_name():
-        case "postgresql":
-            return url.render_as_string(hide_password=False)
-        case "sqlite":
-            return "local" if _file_of(url) is None else "file"
-        case _:
-            return "polling"
+    if url.get_backend_name() != "sqlite":
+        return "polling"
+    return "local" if _file_of(url) is None else "file"
 
 
 def _file_of(url: URL) -> Path | None:
@@ -83,7 +86,9 @@ def _file_of(url: URL) -> Path | None:
     return Path(f"{database}-afresh")
 
 
-def _of_server(spec: str, url: URL, host_id: str, name: str) -> Watcher:
+def _of_server(
+    spec: str, url: URL, host_id: str, name: str, connect_options: Mapping[str, Any] | None
+) -> Watcher:
     extra = _EXTRAS.get(spec.partition("://")[0].partition("+")[0])
     # One Redis or NATS may serve many databases, which all hosts know by their own names.
     name_there = f"{Path(url.database or '').name}/{name}"
@@ -91,7 +96,9 @@ def _of_server(spec: str, url: URL, host_id: str, name: str) -> Watcher:
         if extra == "postgres":
             from .postgres import PostgresWatcher
 
-            return PostgresWatcher(spec, name=name, host_id=host_id)
+            return PostgresWatcher(
+                spec, name=name, connect_options=connect_options, host_id=host_id
+            )
         if extra == "redis":
             from .redis import RedisWatcher
 

@@ -42,7 +42,7 @@ class PostgresWatcher(ChannelWatcher):
     ) -> None:
         super().__init__(host_id=host_id)
         self.channel: str = channel_name(name)
-        self._options: dict[str, Any] = connect_arguments(url) | dict(connect_options or {})
+        self._options: dict[str, Any] = connect_arguments(url, connect_options)
 
     async def _connect(
         self, hear: Callable[[str | bytes], None], lost: Callable[[str], None]
@@ -57,13 +57,21 @@ class PostgresWatcher(ChannelWatcher):
         return _Connection(connection, self.channel)
 
 
-def connect_arguments(url: str | URL) -> dict[str, Any]:
-    """Translate an address of SQLAlchemy to arguments of `asyncpg.connect`."""
+def connect_arguments(url: str | URL, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Translate an address of SQLAlchemy to arguments of `asyncpg.connect`.
+
+    Args:
+        url: the address.
+        options: further arguments, among them those that SQLAlchemy takes for itself.
+    """
     url = make_url(url)
     if not url.drivername.endswith("+asyncpg"):  # others name their options as libpq does
         dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return {"dsn": dsn}
-    arguments = dict(url.get_dialect()().create_connect_args(url)[1])
+        return {"dsn": dsn, **(options or {})}
+    arguments: dict[str, Any] = {
+        **url.get_dialect()().create_connect_args(url)[1],
+        **(options or {}),
+    }
     for name in _NOT_FOR_ASYNCPG:
         arguments.pop(name, None)
     return arguments
