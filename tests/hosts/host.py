@@ -2,7 +2,8 @@
 
 It reads requests as lines of JSON, `[number, verb, arguments]`, answers each with
 `[number, "ok", value]` or `[number, "error", [type, text]]`, and announces what happens to it by
-`[null, event, text]`. `Host` in `tests.hosts.hosts` starts it and speaks with it.
+`[null, event, text]`. `tests.hosts.nursery` starts it, and `Host` in
+`tests.hosts.hosts` speaks with it.
 """
 
 from __future__ import annotations
@@ -170,8 +171,8 @@ def tell(number: int | None, event: str, value: Any) -> None:
     os.write(1, json.dumps([number, event, value], default=msgspec.to_builtins).encode() + b"\n")
 
 
-async def main() -> None:
-    setup = msgspec.json.decode(sys.argv[1], type=Setup)
+async def main(text: bytes) -> None:
+    setup = msgspec.json.decode(text, type=Setup)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     skew_clocks(setup.skew)
     worker = Worker(setup)
@@ -186,7 +187,3 @@ async def main() -> None:
             worker.tasks[number] = asyncio.create_task(worker.answer(number, verb, args))
         for task in list(worker.tasks.values()):
             task.cancel()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,8 @@ from typing import Any, Self
 
 from tests.servers.processes import tell_reaper
 
-ROOT = Path(__file__).parents[2]
+from .nursery import fork_host
+
 PATIENCE = 30.0
 """Seconds; machines that run tests may be busy."""
 
@@ -49,21 +49,19 @@ class Host:
         self._number = 0
 
     async def start(self) -> Self:
+        stdin, requests = os.pipe()
+        self._requests: int | None = requests
+        answers, stdout = os.pipe()
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.hosts.host",
-                json.dumps(self._setup),
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=2**24,
-            )
-        tell_reaper(f"+process {self._process.pid} {signal.SIGKILL.value}")
-        self._listening = asyncio.create_task(self._listen())
+            setup = json.dumps(self._setup).encode()
+            self._process_id = fork_host(setup, stdin=stdin, stdout=stdout, stderr=log.fileno())
+        os.close(stdin)
+        os.close(stdout)
+        reader = asyncio.StreamReader(limit=2**24)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers, "rb", 0)
+        )
+        self._listening = asyncio.create_task(self._listen(reader))
         await self._event("started")
         return self
 
@@ -73,12 +71,12 @@ class Host:
         """Send a request, and return what the answer comes in."""
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-        answer.number = self._number  # type: ignore[attr-defined]
-        assert self._process.stdin is not None
-        if self._listening.done():
+        try:
+            if self._requests is None:
+                raise BrokenPipeError
+            os.write(self._requests, json.dumps([self._number, verb, args]).encode() + b"\n")
+        except OSError:
             answer.set_exception(HostGone(f"The host has ended; see {self.log}."))
-        else:
-            self._process.stdin.write(json.dumps([self._number, verb, args]).encode() + b"\n")
         return answer
 
     async def call(self, kind: str, **fields: Any) -> Any:
@@ -116,41 +114,39 @@ class Host:
 
     # -- its end
 
-    @property
-    def is_running(self) -> bool:
-        return self._process.returncode is None
+    def pause(self) -> None:
+        """Let it stand still, as a host that swaps or is migrated does."""
+        os.kill(self._process_id, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self._process_id, signal.SIGCONT)
 
     async def gone(self) -> None:
         """Wait until the process has ended."""
         async with asyncio.timeout(PATIENCE):
-            await self._process.wait()
             await self._listening
-        tell_reaper(f"-process {self._process.pid}")
-
-    def pause(self) -> None:
-        """Let it stand still, as a host that swaps or is migrated does."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._process.send_signal(signal.SIGCONT)
+        tell_reaper(f"-process {self._process_id}")
+        self._let_go()
 
     async def kill(self) -> None:
         """End it at once."""
-        if self.is_running:
-            self._process.kill()
+        if not self._listening.done():
+            os.kill(self._process_id, signal.SIGKILL)
         await self.gone()
 
     async def stop(self) -> None:
         """End it in order, as a deployment does."""
-        if self.is_running:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._let_go()
         await self.gone()
 
-    async def _listen(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
+    def _let_go(self) -> None:
+        if self._requests is not None:
+            os.close(self._requests)
+            self._requests = None
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
             number, event, value = json.loads(line)
             if number is None:
                 self._events[event].put_nowait(value)
