@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from afresh.brokers import MemoryTransport, Transport
+from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports.memory import MemoryBroker
 
-TRANSPORTS = ["memory"]
+TRANSPORTS = ["memory", "rabbitmq"]
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -19,10 +19,17 @@ async def connect_transport(
 ) -> AsyncIterator[Callable[[], Transport]]:
     """Makes transports that are connected to one broker; they are closed at the end."""
     made: list[Transport] = []
-    broker = MemoryBroker()
+    if request.param == "memory":
+        broker = MemoryBroker()
+        url = "memory://"
+    else:
+        url = request.getfixturevalue(request.param)
 
     def make() -> Transport:
-        made.append(MemoryTransport(broker=broker))
+        if url == "memory://":
+            made.append(MemoryTransport(broker=broker))
+        else:
+            made.append(open_transport(url))
         return made[-1]
 
     yield make

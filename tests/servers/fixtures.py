@@ -25,6 +25,7 @@ from .mariadb import MariaDB
 from .nats import Nats
 from .postgresql import PostgreSQL
 from .processes import Server, ServerMissing
+from .rabbitmq import RabbitMQ
 from .valkey import Valkey
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -74,6 +75,12 @@ def valkey() -> Iterator[str]:
 def nats() -> Iterator[str]:
     """The URL of a NATS: `nats://…`."""
     yield from _served(Nats)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[str]:
+    """The URL of a RabbitMQ: `amqp://…`."""
+    yield from _served(RabbitMQ)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ class InboxTrimmer(Trimmer):
         )
 
     async def trim_batch(self) -> bool:
-        rows = await self._fetch(self._old)
+        rows = await _fetch(self._shard, self._old)
         await self._delete_all(
             self._trim,
             [{"old_group": row[0], "old_source": row[1], "old_id": row[2]} for row in rows],
@@ -154,7 +154,12 @@ class OutboxTrimmer(Trimmer):
         )
 
     async def trim_batch(self) -> bool:
-        ids = [row[0] for row in await self._fetch(self._old)]
+        ids = [row[0] for row in await _fetch(self._shard, self._old)]
         if ids:
             await self._delete(self._trim, ids=ids)
         return len(ids) == self.options.batch
+
+
+async def _fetch(shard: Shard, statement: Executable) -> Sequence[Any]:
+    async with shard.read.connect() as connection:
+        return (await connection.execute(statement)).all()
