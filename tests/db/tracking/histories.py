@@ -122,6 +122,7 @@ queries: st.SearchStrategy[tuple[Query, ...]] = st.tuples(
         )
     ),
     keys.map(lambda key: rows(select(Later.id, Later.status).where(Later.user_id == key))),
+    st.just(rows(select(Item.order_id, func.sum(Item.quantity)).group_by(Item.order_id))),
     st.integers(0, 6).map(lambda double: rows(select(Item.id).where(Item.double == double))),
     keys.map(
         lambda key: rows(text("SELECT total FROM orders WHERE id = :key").bindparams(key=key))
