@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import ForeignKey, String, event, insert, text, update
 from sqlalchemy.exc import InvalidRequestError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.pool import NullPool
 
 from afresh import App, ComputeService, compute_method
 from afresh.commands import Command, command_handler
@@ -209,8 +212,12 @@ def test_what_is_no_class_of_rows_or_no_column_of_it_is_refused(entity: Any, key
 
 
 async def test_a_key_that_can_not_be_hashed_is_refused(small: Shard):
+    loader = EntityLoader(small, ItemRow)
     with pytest.raises(TypeError, match="unhashable"):
-        await EntityLoader(small, ItemRow).get([1])
+        await loader.get([1])
+    with pytest.raises(TypeError, match="unhashable"):
+        await EntityLoader(small, PlaceRow).get(([1], "a"))
+    assert not loader._queues
 
 
 # --- Waiters -----------------------------------------------------------------
@@ -262,15 +269,18 @@ async def test_callers_that_are_cancelled_while_their_query_runs_leave_the_other
 
 async def test_get_many_that_is_cancelled_leaves_nothing_behind(small: Shard):
     loader = EntityLoader(small, ItemRow)
-    sizes = queries_of(small)
-    task = asyncio.ensure_future(loader.get_many([1, 2]))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.sleep(0.01)
-    assert sizes == []
-    assert not loader._queues
+    for turns in range(8):
+        task = asyncio.ensure_future(loader.get_many([1, 2]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with asyncio.timeout(5):
+        while loader._queues:
+            await asyncio.sleep(0.001)
+    assert small.read.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert len(await loader.get_many([1, 2])) == 2
 
 
 async def test_look_ups_leave_nothing_behind_when_they_are_answered(small: Shard):
@@ -280,6 +290,40 @@ async def test_look_ups_leave_nothing_behind_when_they_are_answered(small: Shard
     assert not loader._queues
     assert not [task for task in background_tasks() if "look up" in task.get_name()]
     assert small.read.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_a_loader_survives_its_event_loop(sqlite_database: str):
+    loaders = []
+
+    async def leave() -> None:
+        async with shard_with_items(sqlite_database, 2):
+            pass
+        shard = open_shard("", create_async_engine(sqlite_database, poolclass=NullPool))
+        loader = EntityLoader(shard, ItemRow)
+        loaders.append(loader)
+        for id in (1, 2):  # nobody waits for the answers
+            loader._look_up(shard, id)
+
+    async def come_back() -> None:
+        row = await loaders[0].get(2)
+        assert row is not None
+
+    asyncio.run(leave())
+    asyncio.run(asyncio.wait_for(come_back(), 5))
+
+
+async def test_an_error_of_many_look_ups_is_raised_once_and_told_to_nobody_else(
+    small: Shard, caplog: pytest.LogCaptureFixture
+):
+    options = EntityLoaderOptions(batch_size=1)
+    loader = EntityLoader(small, ItemRow, options=options)
+    failing(small, [ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError()])
+    with pytest.raises(ZeroDivisionError):
+        await loader.get_many(range(1, 6))
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert not caplog.records
+    assert not loader._queues
 
 
 async def test_only_so_many_queries_run_at_once_and_the_rest_gather(small: Shard):

@@ -12,7 +12,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import chain, count, islice
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -43,6 +43,11 @@ T = TypeVar("T")
 
 Key: TypeAlias = Any
 """A hashable value; a tuple where several columns make a key."""
+
+_Batch: TypeAlias = dict[Key, list[asyncio.Future[T | None]]]
+"""Those who wait for rows, by their keys."""
+
+_is_done = asyncio.Future.done
 
 
 class HasShards(Protocol):
@@ -169,10 +174,11 @@ class EntityLoader(Generic[T]):
         where = self._shard(shard)
         futures = [self._look_up(where, key) for key in each]
         try:
-            rows = await asyncio.gather(*futures)
+            rows = [await future for future in futures]
         finally:
             for future in futures:
-                future.cancel()
+                if not future.cancel() and not future.cancelled():
+                    _ = future.exception()  # the first one is raised, the others are the same
         return {key: row for key, row in zip(each, rows, strict=True) if row is not None}
 
     def _shard(self, name: str) -> Shard:
@@ -188,9 +194,10 @@ class EntityLoader(Generic[T]):
         if self._record_read is not None:
             for read in self._reads_of(shard).of(key):
                 self._record_read(read)
+        loop = asyncio.get_running_loop()
         queue = self._queues.get(shard)
-        if queue is None:
-            queue = _Queue(self._query, shard, self._options, self._queues)
+        if queue is None or queue.loop is not loop:
+            queue = _Queue(self._query, shard, self._options, self._queues, loop)
             self._queues[shard] = queue
         return queue.add(key)
 
@@ -236,6 +243,7 @@ class _Query(Generic[T]):
                 f"The key of {self.entity.__name__} is a tuple of {self._size} values "
                 f"({self._names}), not {key!r}."
             )
+        hash(key)
 
     def values(self, key: Key) -> dict[str, Any]:
         """The parameters of `row`."""
@@ -327,55 +335,64 @@ class _Queue(Generic[T]):
         shard: Shard,
         options: EntityLoaderOptions,
         queues: dict[Shard, _Queue[T]],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
         self._query = query
         self._shard = shard
         self._options = options
         self._queues = queues
-        self._waiting: dict[Key, list[asyncio.Future[T | None]]] = {}
+        self._waiting: _Batch[T] = {}
         self._is_due = False
         self._running = 0
 
     def add(self, key: Key) -> asyncio.Future[T | None]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T | None] = loop.create_future()
+        future: asyncio.Future[T | None] = self.loop.create_future()
         # Only with others that wait: a query that runs may be behind what this look-up must see.
         self._waiting.setdefault(key, []).append(future)
         if not self._is_due:
             self._is_due = True
-            loop.call_soon(self._start, context=contextvars.Context())
+            self.loop.call_soon(self._start, context=contextvars.Context())
         return future
 
     def _start(self) -> None:
         self._is_due = False
-        while self._running < self._options.batches and (batch := self._next_batch()):
-            self._running += 1
-            start_background(self._answer(batch), name=f"look up {len(batch)} rows")
-        if not self._running and not self._is_due:
+        while self._waiting and self._running < self._options.batches:
+            batch = self._next_batch()
+            if batch:
+                self._running += 1
+                start_background(self._answer(batch), name=f"look up {len(batch)} rows")
+        if not self._running and self._queues.get(self._shard) is self:
             del self._queues[self._shard]
 
-    def _next_batch(self) -> dict[Key, list[asyncio.Future[T | None]]]:
-        batch: dict[Key, list[asyncio.Future[T | None]]] = {}
-        while self._waiting and len(batch) < self._options.batch_size:
-            key = next(iter(self._waiting))
-            waiters = [waiter for waiter in self._waiting.pop(key) if not waiter.done()]
-            if waiters:
-                batch[key] = waiters
-        return batch
+    def _next_batch(self) -> _Batch[T]:
+        batch = self._waiting
+        if len(batch) > self._options.batch_size:
+            keys = list(islice(batch, self._options.batch_size))
+            batch = {key: batch.pop(key) for key in keys}
+        else:
+            self._waiting = {}
+        # Without those whose callers were all cancelled.
+        return {key: each for key, each in batch.items() if not all(map(_is_done, each))}
 
-    async def _answer(self, batch: dict[Key, list[asyncio.Future[T | None]]]) -> None:
+    async def _answer(self, batch: _Batch[T]) -> None:
         try:
             found = await self._find(list(batch))
-        except Exception as error:
-            for waiter in _unanswered(batch.values()):
-                waiter.set_exception(error)
-        else:
             for key, waiters in batch.items():
-                for waiter in _unanswered((waiters,)):
-                    waiter.set_result(found.get(key))
+                row = found.get(key)
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(row)
+        except BaseException as error:
+            for waiter in chain.from_iterable(batch.values()):
+                if not waiter.done():
+                    if isinstance(error, Exception):
+                        waiter.set_exception(error)
+                    else:
+                        waiter.cancel()
+            if not isinstance(error, Exception):
+                raise
         finally:
-            for waiter in _unanswered(batch.values()):
-                waiter.cancel()
             self._running -= 1
             self._start()
 
@@ -390,12 +407,6 @@ class _Queue(Generic[T]):
                     raise
             await current_clock().sleep(options.retry_delays[retry + 1])
         raise AssertionError("unreachable")
-
-
-def _unanswered(
-    waiters: Iterable[list[asyncio.Future[T | None]]],
-) -> Iterator[asyncio.Future[T | None]]:
-    return (waiter for each in waiters for waiter in each if not waiter.done())
 
 
 def _may_pass(error: Exception) -> bool:
