@@ -407,13 +407,14 @@ async def test_a_restart_of_the_database_in_mid_load_loses_and_doubles_nothing(
 ) -> None:
     async with fresh_database(postgres_server.url) as url, bank_at(url, accounts=8) as bank:
         async with hosts_of(url, tmp_path) as hosts:
-            both = await hosts.pair()
+            both = await hosts.pair(event_log=EAGER)
             loads = [host.ask("load", number, 80, 8, 4) for number, host in enumerate(both)]
             while len(await bank.operations()) < 30:
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(postgres_server.restart)
             done = [token for load in loads for token in (await load)["done"]]
             assert len(done) > 60
+            await all_events_handled(bank)
             rows = await bank.journal()
             assert set(done) <= {token for token, _ in rows}
             assert set(rows.values()) == {1}
