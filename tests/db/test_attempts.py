@@ -87,6 +87,48 @@ async def test_super_transient_errors_do_not_count(lone_host: Host) -> None:
     assert await lone_host.notes() == [("a", "")]
 
 
+async def test_super_transient_errors_wait_between_attempts_and_end_with_a_cancellation(
+    sqlite_desk: str,
+) -> None:
+    policy = RetryPolicy(3, RetryDelays.exponential(0.5, 3, 2, 0))
+    async with desk_at(sqlite_desk, retries=policy) as host:
+
+        @host.desk.on("a")
+        async def work() -> None:
+            await host.desk.note("a")
+            raise VeryBusy
+
+        waited: list[float] = []
+        with use_clock(FakeClock()) as clock:
+            task = asyncio.create_task(host.desk.call("a"))
+            while len(waited) < 6:
+                await asyncio.sleep(0.001)
+                if clock.timers:
+                    waited.append(clock.next_due - clock.now())
+                    await clock.advance(waited[-1])
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert waited == [0.5] * 6
+        assert await host.notes() == []
+
+
+async def test_super_transient_errors_without_a_delay_end_with_a_cancellation(
+    lone_host: Host,
+) -> None:
+    @lone_host.desk.on("a")
+    async def work() -> None:
+        async with lone_host.database.operation():
+            raise VeryBusy
+
+    task = asyncio.create_task(lone_host.desk.call("a"))
+    while len(lone_host.desk.ran) < 3:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, KeyError, RuntimeError])
 async def test_other_errors_end_the_command(lone_host: Host, error: type[BaseException]) -> None:
     @lone_host.desk.on("a")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from afresh.db.scope import DatabaseScope
-from afresh.operations import COMMIT_GUARD, current_operation
+from afresh.operations import COMMIT_GUARD, RetryPolicy, current_operation
 from afresh.primitives.delays import RetryDelays
 from tests.db.desk import Busy, Do, Host, Noted, NoteRow, desk_at, ends_of
 
@@ -149,6 +149,29 @@ async def test_a_commit_that_stays_in_doubt_fails(
             await lone_host.desk.call("a")
     assert [is_committed for _, is_committed in ends] == [False] * 4
     assert await lone_host.notes() == []
+
+
+async def test_a_commit_that_stays_in_doubt_leaves_nothing_stale(
+    lone_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = await prepare(lone_host, [])
+    lone_host.operations.retries = RetryPolicy(retries=0)
+    with losing(monkeypatch), misled(monkeypatch, Lost()):
+        with pytest.raises(Lost):
+            await lone_host.desk.call("a")
+    assert not computed.is_consistent
+    assert await lone_host.desk.texts("a") == ("1",)  # it did happen
+
+    async def write() -> None:
+        async with lone_host.database.operation() as op:
+            op.session.add(NoteRow(key="a", text="2"))
+            with op.invalidating():
+                lone_host.desk.texts("a")
+
+    with losing(monkeypatch), misled(monkeypatch, Lost()):
+        with pytest.raises(Lost):
+            await write()
+    assert await lone_host.desk.texts("a") == ("1", "2")
 
 
 async def test_a_commit_that_was_refused_is_not_looked_up(

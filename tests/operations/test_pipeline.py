@@ -181,6 +181,16 @@ async def test_which_handlers_say_what_is_stale_is_known_from_their_code(host: H
     }
 
 
+async def test_one_filter_stands_before_the_handler(host: Host) -> None:
+    chain = host.commander.chain_of(Lend)
+    assert [each.id for each in chain.handlers] == ["afresh.operate", "Library.lend"]
+    chain = host.commander.chain_of(Look)
+    assert [each.id for each in chain.handlers] == ["Library.look"]
+    host.operations.become_durable()
+    chain = host.commander.chain_of(Look)
+    assert [each.id for each in chain.handlers] == ["afresh.operate", "Library.look"]
+
+
 # -- nested commands
 
 

@@ -94,7 +94,21 @@ class Completion:
     def complete(self, operation: Operation) -> None:
         """Make stale what an operation of this host made stale; raises nothing."""
         self.own += 1
-        effects = operation.effects
+        self._apply_own(operation)
+        for listener in self._listeners:
+            try:
+                listener(operation)
+            except Exception:
+                _log.exception("%r failed with %r.", listener, operation)
+
+    def suspect(self, operation: Operation) -> None:
+        """Make stale what an operation of this host made stale if it was committed, which is not
+        known; raises nothing.
+        """
+        self._apply_own(operation)
+
+    def _apply_own(self, operation: Operation) -> None:
+        effects = operation.whole.effects
         if effects:
             cause = _cause(operation.command, operation.uuid)
             effects.apply(cause)
@@ -110,11 +124,6 @@ class Completion:
                         self._replay_again(each, cause),
                         name=f"replay of {type(each.command).__qualname__}",
                     )
-        for listener in self._listeners:
-            try:
-                listener(operation)
-            except Exception:
-                _log.exception("%r failed with %r.", listener, operation)
 
     async def _replay_again(self, each: Replay, cause: str) -> None:
         for attempt in range(1, _REPLAYS):

@@ -39,6 +39,7 @@ from .outbox import Outbox
 from .parts import LEVEL, Level, level_of
 from .retries import RetryPolicy
 from .services import Services
+from .telemetry import record_failure
 
 __all__ = ["COMMIT_GUARD", "OPERATIONS_PRIORITY", "CommitGuard", "Operations", "roll_back"]
 
@@ -170,13 +171,15 @@ class Operations:
                         if doubt is not None:  # else this one could not have come so far
                             await uncancelled(doubt.operation.fail())
                         doubt = _Doubt(operation, result)
-                    if transience is Transience.TRANSIENT:
-                        retries += 1
-                    elif transience is not Transience.SUPER_TRANSIENT:
+                    if transience not in _PASSING:
                         raise
+                    kind = type(context.command)
+                    retries += transience is Transience.TRANSIENT
                     if retries > self.retries.retries:
+                        record_failure(kind, transience, "exhausted")
                         raise
                     delay = max(self.retries.delays[max(retries, 1)], retry_delay_of(error) or 0)
+                    record_failure(kind, transience, "scheduled", delay)
                 self.retried += 1
                 context.items.clear()
                 context.items.update(items)
@@ -187,6 +190,7 @@ class Operations:
                     return doubt.result
         finally:
             if doubt is not None and not doubt.operation.is_committed:
+                self.completion.suspect(doubt.operation)
                 await uncancelled(doubt.operation.fail())
 
     async def _commit(self, operation: Operation) -> None:
@@ -225,6 +229,7 @@ class Operations:
             if not operation.is_committed:
                 await uncancelled(roll_back(operation, error))
                 if operation.is_committed is None:
+                    self.completion.suspect(operation)
                     await uncancelled(operation.fail())
             raise
 
@@ -279,6 +284,9 @@ async def roll_back(operation: Operation, error: BaseException) -> Transience:
     if scope is None or not scope.is_in_doubt:
         await operation.fail()
     return transience
+
+
+_PASSING = (Transience.TRANSIENT, Transience.SUPER_TRANSIENT)
 
 
 # -- what handlers say
