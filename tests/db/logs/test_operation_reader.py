@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from afresh.db.logs import OperationLogOptions
+from afresh.db.logs import OperationLogOptions, worker
 from afresh.errors import InvalidStateError, LogDecodeError
 from afresh.testing import FakeClock
 from tests.db.logs.world import Host, Log, idle, until
@@ -460,6 +461,43 @@ async def test_a_database_that_is_away_is_asked_again_with_growing_pauses(
     assert host.health["error"] is None
     # Told of the 1st, 2nd, 4th and 8th failure.
     assert caplog.text.count("can't be worked at") <= 4
+
+
+async def test_a_connection_that_died_in_silence_is_given_up(
+    clock: FakeClock, log: Log, start_host: Start, monkeypatch: pytest.MonkeyPatch
+):
+    host = await start_host(log)
+    await idle(host.reader)
+    monkeypatch.setattr(worker, "_PATIENCE", 0.05)
+    with monkeypatch.context() as silence:
+        silence.setattr(AsyncConnection, "execute", lambda *args: asyncio.Event().wait())
+        log.changed()
+        await until(lambda: host.health["error"])
+        assert "has not answered for" in host.health["error"]
+    monkeypatch.setattr(worker, "_PATIENCE", 60)
+    index = await log.add()
+    await clock.advance(1)
+    await idle(host.reader)
+    assert host.applied == [index]
+
+
+async def test_a_cancellation_out_of_nowhere_does_not_end_the_reader(
+    clock: FakeClock, log: Log, start_host: Start, monkeypatch: pytest.MonkeyPatch
+):
+    host = await start_host(log)
+    await idle(host.reader)
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(AsyncConnection, "execute", cancelled)
+        log.changed()
+        await until(lambda: host.health["error"])
+    index = await log.add()
+    await clock.advance(1)
+    await idle(host.reader)
+    assert host.applied == [index]
 
 
 async def test_starting_without_the_database_fails(log: Log, start_host: Start):

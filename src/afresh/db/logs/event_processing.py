@@ -22,6 +22,7 @@ from afresh.rpc.transports.deadline import Deadline
 
 from .event_log import ClaimedEvent, EventGuard, EventLog
 from .options import EventLogOptions
+from .worker import patience
 
 if TYPE_CHECKING:
     from afresh.commands import Commander, CommandOf
@@ -187,7 +188,7 @@ class EventProcessor:
 
     async def _give_back(self, event: ClaimedEvent) -> None:
         try:
-            await self._log.release(event)
+            await _patiently(self._log.release(event))
         except Exception:
             _log.warning(
                 "The event %s can't be given back; its lease will end.", event.uuid, exc_info=True
@@ -203,7 +204,7 @@ class EventProcessor:
         deadline, attempt = clock.now() + self._options.lease, 0
         while True:
             try:
-                return await uncancelled(change())
+                return await uncancelled(_patiently(change()))
             except Exception as error:
                 attempt += 1
                 pause = _RECORDS[attempt]
@@ -212,6 +213,11 @@ class EventProcessor:
                     return False
                 _log.warning("What became of an event can't be written down yet: %r", error)
                 await clock.sleep(pause)
+
+
+async def _patiently(change: Coroutine[Any, Any, bool]) -> bool:
+    async with patience():
+        return await change
 
 
 def _is_cancelled() -> bool:
@@ -253,7 +259,7 @@ class _Lease:
         clock, failures = current_clock(), 0
         while True:
             try:
-                is_kept = await self._log.renew(self._event, self._seconds)
+                is_kept = await _patiently(self._log.renew(self._event, self._seconds))
             except Exception as error:
                 failures += 1
                 _log.warning("The lease of %s can't be renewed: %r", self._event.uuid, error)

@@ -17,7 +17,7 @@ from .event_log import ClaimedEvent, DeadEvent, EventLog
 from .event_processing import EventProcessor, Outcome
 from .options import EventLogOptions
 from .telemetry import find_recorder
-from .worker import Worker
+from .worker import Worker, patience
 
 if TYPE_CHECKING:
     from afresh.commands import Commander
@@ -158,11 +158,14 @@ class EventLogReader(Worker):
             # Not to be torn apart, or events would wait for the end of a lease nobody knows of.
             if await uncancelled(self._take(room)) < room:
                 break
-        outlook = await self._log.look()
+        async with patience():
+            outlook = await self._log.look()
         self._lateness = outlook.lateness
         now = current_clock().now()
         if now - self._counted_at >= _COUNT_EVERY:
-            self._dead, self._counted_at = await self._log.count_dead(), now
+            self._counted_at = now  # now, or what changes meanwhile would be missed
+            async with patience():
+                self._dead = await self._log.count_dead()
         pause = self._periods[1]
         if outlook.pause is not None and len(self._running) < self._concurrency:
             least = _SHORTEST_PAUSE if outlook.pause else _HELD_PAUSE
@@ -171,7 +174,8 @@ class EventLogReader(Worker):
 
     async def _take(self, most: int) -> int:
         began = time.perf_counter()
-        events = await self._log.claim(most, self.options.lease)
+        async with patience():
+            events = await self._log.claim(most, self.options.lease)
         for event in events:
             name = f"afresh: event {event.uuid}"
             task = start_background(self._process(event), name=name)

@@ -26,7 +26,7 @@ from .backlog import Backlog
 from .moments import moment
 from .options import OperationLogOptions
 from .telemetry import find_recorder
-from .worker import Worker
+from .worker import Worker, fetch
 
 if TYPE_CHECKING:
     from ..shards import Shard
@@ -315,10 +315,10 @@ class OperationLogReader(Worker):
         self.lost += 1
         what = f"The {self.name} from {self._cursor} to {first - 1}, deleted before it was read,"
         _log.error("%s can't be applied; keep rows for longer than hosts may stall.", what)
+        self._lost_coverage(what)
         self._backlog.clear()
         # Those right before the first row may be no loss at all, but still to be committed.
         self._cursor = max(self._cursor, first - _LOOK_BACK_ROWS)
-        self._lost_coverage(what)
 
     async def _look_for_gaps(self, *, signalled: bool = False) -> None:
         if not self._backlog.gaps:
@@ -345,8 +345,7 @@ class OperationLogReader(Worker):
             await self._workers.run(operations, self.options.slow_after)
 
     async def _fetch(self, statement: Executable, **values: Any) -> Sequence[Any]:
-        async with self._shard.read.connect() as connection:
-            return (await connection.execute(statement, values)).all()
+        return await fetch(self._shard, statement, values)
 
     # -- outcomes
 
@@ -371,7 +370,7 @@ class OperationLogReader(Worker):
                 self.signal.set()  # to look anew when the next thing is due
         else:
             self._give_up(logged, error)
-        if self._waiters:
+        if self._waiters and not self.is_working:
             self._answer()
 
     def _give_up(self, logged: LoggedOperation, error: BaseException) -> None:

@@ -6,7 +6,6 @@ Each host has its own; two that delete the same rows do no harm.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Executable, bindparam, delete, select
@@ -18,7 +17,7 @@ from ..tables import EventState
 from ..watchers import Signal
 from .moments import moment
 from .options import TrimOptions
-from .worker import Worker
+from .worker import Worker, fetch, patience
 
 if TYPE_CHECKING:
     from ..shards import Shard
@@ -81,12 +80,8 @@ class Trimmer(Worker):
             "error": self.error,
         }
 
-    async def _fetch(self, statement: Executable, **values: Any) -> Sequence[Any]:
-        async with self._shard.read.connect() as connection:
-            return (await connection.execute(statement, values)).all()
-
     async def _delete(self, statement: Executable, **values: Any) -> None:
-        async with self._shard.write.begin() as connection:
+        async with patience(), self._shard.write.begin() as connection:
             options = {"touches": ()}
             result: Any = await connection.execute(statement, values, execution_options=options)
             self.trimmed += result.rowcount
@@ -119,7 +114,7 @@ class OperationTrimmer(Trimmer):
         self._trim = delete(tables.operations).where(index < bindparam("end"))
 
     async def trim_batch(self) -> bool:
-        rows = await self._fetch(self._oldest)
+        rows = await fetch(self._shard, self._oldest, {})
         old = 0
         while old < len(rows) and rows[old].is_old:
             old += 1
@@ -156,7 +151,7 @@ class EventTrimmer(Trimmer):
         )
 
     async def trim_batch(self) -> bool:
-        uuids = [row[0] for row in await self._fetch(self._old)]
+        uuids = [row[0] for row in await fetch(self._shard, self._old, {})]
         for start in range(0, len(uuids), _CHUNK):
             await self._delete(self._trim, uuids=sorted(uuids[start : start + _CHUNK]))
         return len(uuids) == self.options.batch

@@ -6,7 +6,11 @@ import asyncio
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Executable
 
 from afresh.errors import InvalidStateError
 from afresh.primitives.clock import current_clock
@@ -14,13 +18,16 @@ from afresh.primitives.delays import RetryDelays
 from afresh.primitives.tasks import start_background
 
 if TYPE_CHECKING:
+    from ..shards import Shard
     from ..watchers import Signal
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "fetch", "patience"]
 
 _log = logging.getLogger("afresh.db.logs")
 
 _RETRIES = RetryDelays.exponential(0.25, 5)
+_PATIENCE = 60.0
+"""Longer than one may wait for a free connection, or for SQLite's write lock."""
 
 
 class Worker(ABC):
@@ -93,7 +100,10 @@ class Worker(ABC):
             self.is_working = True
             try:
                 pause = await self.work(signalled=signalled)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise
                 failures += 1
                 self.error = f"{type(error).__name__}: {error}"
                 self._tell(failures, error)
@@ -108,12 +118,46 @@ class Worker(ABC):
             failures, self.error = 0, None
             await self.signal.wait(pause)
 
-    def _tell(self, failures: int, error: Exception) -> None:
-        # The first time, and then ever more rarely: a database may be away for hours.
+    def _tell(self, failures: int, error: BaseException) -> None:
+        # Ever more rarely: a database may be away for hours. Once may be no more than a deadlock.
         if math.log2(failures).is_integer():
-            _log.error(
-                "The %s can't be worked at, for the %d. time in a row; it is tried again.",
+            _log.log(
+                logging.WARNING if failures == 1 else logging.ERROR,
+                "The %s can't be worked at, for the %d. time in a row, and is tried again: %r",
                 self.name,
                 failures,
-                exc_info=error,
+                error,
+                exc_info=None if failures == 1 else error,
             )
+
+
+async def fetch(shard: Shard, statement: Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the rows of a statement that reads.
+
+    Args:
+        shard: where it reads.
+        statement: the statement.
+        values: of its parameters.
+
+    Raises:
+        TimeoutError: the database does not answer.
+    """
+    async with patience():
+        async with shard.read.connect() as connection:
+            return (await connection.execute(statement, values)).all()
+
+
+@asynccontextmanager
+async def patience() -> AsyncIterator[None]:
+    """Give a database a limited time to answer, in the block: connections may die in silence.
+
+    Real time, as for drivers and pools, and not that of the current clock.
+
+    Raises:
+        TimeoutError: it did not answer.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            yield
+    except TimeoutError as error:
+        raise TimeoutError(f"The database has not answered for {_PATIENCE:.0f} seconds.") from error
