@@ -107,9 +107,9 @@ class Worker:
         """Lay a fault ahead."""
         self.faults.ahead.append(msgspec.convert(fault, Fault))
 
-    async def cancel(self, number: int) -> None:
-        """Cancel a request that is being worked on."""
-        self.tasks[number].cancel()
+    async def forget_faults(self) -> None:
+        """Take away what lies ahead."""
+        self.faults.ahead.clear()
 
     async def load(
         self, seed: int, count: int, accounts: int, concurrency: int

@@ -20,10 +20,12 @@ from tests.hosts.hosts import Host, HostGone, Hosts, hosts_of
 from tests.hosts.ledger import Announce, Announced, Order, Settle, replayed
 
 IS_LONG = bool(os.environ.get("AFRESH_SOAK"))
-COMMANDS = 10_000 if IS_LONG else 400
+COMMANDS = 10_000 if IS_LONG else 280
 HOSTS = 4
 ACCOUNTS = 12
 BATCH = 40
+DEATHS = 8 if IS_LONG else 4
+"""Of so many batches, one kills its host, and another one is likely to."""
 PATIENCE = 60.0
 POINTS = ("before store", "before commit", "in commit", "after commit", "before event")
 
@@ -53,11 +55,20 @@ class Soak:
             for number in range(HOSTS):
                 group.create_task(self.keep_busy(number))
         # Once more without deaths, so that all end with results that others made stale.
-        for host in self.alive:
-            await host.ask("read_all", ACCOUNTS)
+        for number in range(HOSTS):
+            try:
+                await self.alive[number].ask("forget_faults")
+            except HostGone:
+                await self.replace(number)
+            await self.alive[number].ask("read_all", ACCOUNTS)
         async with asyncio.TaskGroup() as group:
             for host in self.alive:
                 group.create_task(self.load(host))
+
+    async def replace(self, number: int) -> None:
+        await self.alive[number].gone()
+        self.alive[number] = await self.hosts.start(**self.setup)
+        self.deaths += 1
 
     async def load(self, host: Host) -> None:
         report = await host.ask("load", self.chance.randrange(2**31), BATCH, ACCOUNTS, 4)
@@ -70,7 +81,7 @@ class Soak:
             host, chance = self.alive[number], self.chance
             load = asyncio.create_task(self.load(host))
             # Each lives for a few batches; some die at once, some where it hurts most.
-            match chance.randrange(8):
+            match chance.randrange(DEATHS) if self.deaths else 0:
                 case 0:
                     await asyncio.sleep(chance.uniform(0, 0.2))
                     await host.kill()
@@ -80,9 +91,7 @@ class Soak:
             try:
                 await load
             except HostGone:
-                self.deaths += 1
-                await host.gone()
-                self.alive[number] = await self.hosts.start(**self.setup)
+                await self.replace(number)
 
 
 @pytest.mark.soak
