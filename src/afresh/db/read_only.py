@@ -25,14 +25,8 @@ __all__ = ["ReadSession", "read_session"]
 class _ReadSession(Session):
     """What refuses, on the synchronous side that all ways of an `AsyncSession` go through."""
 
-    def refuse_changes(self) -> None:
-        if self.new or self.deleted or any(map(self.is_modified, self.dirty)):
-            raise InvalidStateError(
-                f"Objects of this session were added, changed or deleted. {WRITE_REFUSED}"
-            )
-
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        self.refuse_changes()
+        _refuse_changes(self)
         super().flush(objects)
 
     def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
@@ -57,6 +51,13 @@ class _ReadSession(Session):
         raise InvalidStateError(WRITE_REFUSED)
 
 
+def _refuse_changes(session: Session) -> None:
+    if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
+        raise InvalidStateError(
+            f"Objects of this session were added, changed or deleted. {WRITE_REFUSED}"
+        )
+
+
 def _refuse_write(statement: Any) -> None:
     if getattr(statement, "is_dml", False) or isinstance(statement, ExecutableDDLElement):
         raise InvalidStateError(WRITE_REFUSED)
@@ -73,8 +74,7 @@ class ReadSession(AsyncSession):
         shard: what it reads.
     """
 
-    sync_session_class = _ReadSession
-    sync_session: _ReadSession
+    sync_session_class: type[Session] = _ReadSession
 
     def __init__(self, shard: Shard) -> None:
         super().__init__(shard.read, autoflush=False, expire_on_commit=False)
@@ -95,7 +95,7 @@ class ReadSession(AsyncSession):
     ) -> None:
         try:
             if error is None:
-                self.sync_session.refuse_changes()
+                _refuse_changes(self.sync_session)
         finally:
             # In this task, not in one of its own: on the read pool nothing waits here.
             await self.close()
