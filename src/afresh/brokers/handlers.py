@@ -95,7 +95,7 @@ class EventHandler(ServiceMember, Generic[E]):
         self.name: str = getattr(function, "__name__", "handler")
         self.own_invalidates: Callable[[Any, Any], object] | None = None
         self.__doc__ = function.__doc__
-        self.__name__ = self.name
+        self.__name__: str = self.name
         self.__wrapped__: Callable[..., Any] = function
         self.__isabstractmethod__: bool = bool(getattr(function, "__isabstractmethod__", False))
         rpc_method(served=False)(self)

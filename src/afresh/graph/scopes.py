@@ -192,7 +192,7 @@ class RecordingInvalidations(Invalidating):
 
     def __init__(self, record: Callable[[Table, Any, tuple[Any, ...]], None]) -> None:
         super().__init__(causes.UNKNOWN)
-        self.record = record
+        self.record: Callable[[Table, Any, tuple[Any, ...]], None] = record
 
     def _hit(self, node: Any) -> Any:
         self.record(node.keeper, node.key, node.args)
