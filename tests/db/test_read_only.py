@@ -287,3 +287,38 @@ async def test_a_stream_that_is_left_halfway_leaves_nothing_open(any_database: s
         assert streamed == [77] * 500
     await shard.aclose()
     assert rows is not None
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_a_read_that_is_cancelled_anywhere_gives_its_connection_back(
+    any_database: str, is_own: bool
+):
+    async with shard_with_items(any_database):
+        pass
+    arguments: Any = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
+    engine = create_async_engine(any_database, **arguments)
+    options = EngineOptions(read_connections=1, pool_timeout=5)
+    shard = open_shard("", engine if is_own else any_database, options=options)
+    pool: Any = shard.read.pool
+
+    async def read() -> None:
+        async with read_session(shard) as session:
+            assert len((await session.scalars(select(ItemRow))).all()) == 3
+        async with read_session(shard) as session:
+            async for row in await session.stream_scalars(select(ItemRow)):
+                assert row.stock == 10
+
+    await read()
+    step = 0.0
+    is_done = False
+    while not is_done:
+        task = asyncio.ensure_future(read())
+        await asyncio.sleep(step)
+        task.cancel()
+        await asyncio.wait([task])
+        is_done = not task.cancelled()
+        assert pool.checkedout() == 0
+        await read()
+        step += 0.0004
+    await shard.aclose()
+    await engine.dispose()
