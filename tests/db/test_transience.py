@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from asyncmy import errors as asyncmy_errors
 from sqlalchemy import insert, make_url, select, text, update
@@ -149,6 +150,13 @@ def test_errors_of_libraries_and_of_the_network():
 
 
 # --- What an error came from -------------------------------------------------
+
+
+def test_a_connection_that_broke_between_two_steps_of_asyncpg_is_transient():
+    told = "cannot switch to state 12; another operation (2) is in progress"
+    error = wrapped(asyncpg.exceptions.InternalClientError(told))
+    assert transience_of_database_error(error) is TRANSIENT
+    assert not is_refusal(error)
 
 
 def raised(
