@@ -141,9 +141,14 @@ class World:
     async def process(self) -> None:
         """Tell the hosts to look, and wait until they have nothing to do."""
         self.log.events_changed()
-        await idle(*self.readers)
-        await until(lambda: not any(each.health()["processing"] for each in self.readers))
-        await idle(*self.readers)
+        await until(
+            lambda: (
+                not any(
+                    each.is_working or each.signal.is_set or each.health()["processing"]
+                    for each in self.readers
+                )
+            )
+        )
 
     async def becomes(self, uuid: str, state: EventState) -> Any:
         """Wait until an event has a state, and return its row."""
