@@ -23,6 +23,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only
 
 from afresh.errors import InvalidStateError
@@ -164,12 +165,11 @@ def create_read_engine(
             options.read_connections,
             "PRAGMA query_only = ON",
             is_temporary=is_temporary,
-            skip_autocommit_rollback=True,
         )
-        _explain_refusals(engine)
+        _read_in_one_step(engine)
         return engine
     arguments = _arguments(options, options.read_connections)
-    arguments.update(isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
+    arguments["isolation_level"] = "AUTOCOMMIT"
     connect_arguments = dict(arguments.get("connect_args", {}))
     if dialect == "postgresql" and url.get_driver_name() == "asyncpg":
         settings = connect_arguments.get("server_settings", {})
@@ -187,7 +187,7 @@ def create_read_engine(
             cursor.execute("SET SESSION TRANSACTION READ ONLY")
             cursor.close()
 
-    _explain_refusals(engine)
+    _read_in_one_step(engine)
     return engine
 
 
@@ -213,6 +213,7 @@ def derive_engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
 
 def _arguments(options: EngineOptions, connections: int) -> dict[str, Any]:
     return {
+        "poolclass": AsyncAdaptedQueuePool,  # older versions of SQLAlchemy have none for SQLite
         "pool_size": connections,
         "max_overflow": 0,
         "pool_timeout": options.pool_timeout,
@@ -303,8 +304,10 @@ _ENDING_ERRORS = ((1213,), (1020,))
 """A deadlock, and a row that changed since the snapshot: with them MariaDB rolls back."""
 
 
-def _explain_refusals(engine: AsyncEngine) -> None:
-    """Say what to do instead when the database refuses to write."""
+def _read_in_one_step(engine: AsyncEngine) -> None:
+    """Roll nothing back where nothing was begun, and say what to do where a write is refused."""
+    # As an argument for engines, it came with SQLAlchemy 2.0.43; older versions take a step more.
+    engine.dialect.skip_autocommit_rollback = True
 
     @event.listens_for(engine.sync_engine, "handle_error", retval=True)
     def explain(context: ExceptionContext) -> BaseException | None:
