@@ -249,6 +249,33 @@ async def test_a_cancellation_at_any_await_of_a_transaction_leaves_the_pool_in_o
 # --- SQLite ------------------------------------------------------------------
 
 
+async def test_sqlite_frees_the_write_lock_before_a_cancellation_is_dealt_with(
+    sqlite_database: str,
+):
+    slow = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
+        "SELECT i FROM n ORDER BY -i"
+    )
+    async with shard_with_items(sqlite_database) as shard:
+
+        async def write() -> None:
+            try:
+                async with shard.write.begin() as connection:
+                    await add(connection, 4)
+                    await connection.execute(slow)
+            except asyncio.CancelledError:  # which still holds on to the statement
+                async with asyncio.timeout(5), shard.write.begin() as connection:
+                    await add(connection, 4)
+                raise
+
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0.02)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert await names(shard) == ["item-1", "item-2", "item-3", "item-4"]
+
+
 async def test_sqlite_takes_the_write_lock_when_a_transaction_begins(sqlite_database: str):
     async with shard_with_items(sqlite_database) as shard:
         async with shard.write.begin():

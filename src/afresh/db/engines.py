@@ -234,6 +234,7 @@ def _create_sqlite_engine(
     arguments["pool_reset_on_return"] = None  # in favour of the listener below
     arguments["connect_args"] = {
         "timeout": options.busy_timeout,
+        "factory": _Connection,
         **arguments.get("connect_args", {}),
     }
     engine = create_async_engine(url, **arguments)
@@ -253,6 +254,19 @@ def _create_sqlite_engine(
             connection.rollback()
 
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    """Ends its transaction when it is closed, even while something still holds a cursor.
+
+    SQLite itself lets such a connection, and its locks, live on until the last cursor is gone: that
+    of a statement that was cancelled is in the traceback.
+    """
+
+    def close(self) -> None:
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
 def _begin_immediately(engine: AsyncEngine, busy_timeout: float) -> None:
