@@ -115,7 +115,7 @@ class Worker:
     def order(self, order: str, workload: str) -> Any:
         """Give one order and wait for the answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({order: workload}) + "\n")
+        self.process.stdin.write(json.dumps([order, workload]) + "\n")
         self.process.stdin.flush()
         return self._answer()
 

@@ -1,8 +1,8 @@
 """The measuring side of a run: one process for one interpreter and twin, which takes orders on
 standard input.
 
-An order is a JSON line, and so is each answer: ``{"prepare": workload}`` sets a workload up and
-calibrates it, ``{"sample": workload}`` takes one round of it, ``{"finish": workload}`` drops it.
+An order is a JSON line, and so is each answer: ``["prepare", workload]`` sets a workload up and
+calibrates it, ``["sample", workload]`` takes one round of it, ``["finish", workload]`` drops it.
 The process ends when its input does. Started by ``conductor``.
 """
 
@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 from benchmarks import peers
 from benchmarks.sampling import Sampler, calibrated, pin_to_one_core, sample
@@ -70,19 +71,23 @@ class Worker:
         gc.collect()
 
 
-def answer_orders(worker: Worker, core: int | None) -> None:
-    """Say what this process is, then answer orders until standard input ends."""
-    about = {
+def about(core: int | None) -> dict[str, Any]:
+    """What this process is: interpreter, twin, core, and the versions of the peers."""
+    return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "twin": twin(),
         "core": core,
         "peers": peers.versions(),
     }
-    print(json.dumps(about), flush=True)
+
+
+def answer_orders(worker: Worker, core: int | None) -> None:
+    """Say what this process is, then answer orders until standard input ends."""
+    print(json.dumps(about(core)), flush=True)
     with asyncio.Runner() as runner:
         for line in sys.stdin:
-            ((order, workload),) = json.loads(line).items()
+            order, workload = json.loads(line)
             answer = runner.run(getattr(worker, order)(workload))
             print(json.dumps(answer), flush=True)
 

@@ -2,14 +2,16 @@
 where PostgreSQL is, if it is, and whether the run is a quick one. Started by ``conductor``.
 """
 
+import asyncio
 import json
 import sys
 from functools import partial
 
 from benchmarks.db.places import Place, Places, close
 from benchmarks.db.workloads import WORKLOADS
+from benchmarks.rpc.orders import carry_out_orders
 from benchmarks.sampling import Sampler
-from benchmarks.worker import Worker, answer_orders
+from benchmarks.worker import Worker, about
 
 SECONDS_PER_LOOP = 0.1
 QUICK_SECONDS_PER_LOOP = 0.02
@@ -36,11 +38,16 @@ class DatabaseWorker(Worker):
         await close(self.opened.pop(workload))
 
 
-def main() -> None:
-    """Take part in a run."""
+async def main() -> None:
+    """Take part in a run.
+
+    The loop goes on between orders, or servers would take the process for dead.
+    """
     options = json.loads(sys.argv[1])
-    answer_orders(DatabaseWorker(**options), None)
+    worker = DatabaseWorker(**options)
+    orders = {"prepare": worker.prepare, "sample": worker.sample, "finish": worker.finish}
+    await carry_out_orders(about(None), orders)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())
