@@ -6,16 +6,20 @@ It needs the extra `db`, that is SQLAlchemy 2.
 from .block import OperationBlock, WritableOperation
 from .database import Database
 from .engines import EngineOptions, IsolationLevel
+from .entities import EntityLoader, EntityLoaderOptions
 from .logs import DeadEvent, EventLogOptions, OperationLogOptions, TrimOptions
 from .read_only import ReadSession
 from .shard_registry import ShardRegistry
 from .shards import Shard
 from .tables import EventLogMixin, LogTables, OperationLogMixin, UtcTimestamp, add_log_tables
+from .versions import VersionMixin, version_arguments
 
 __all__ = [
     "Database",
     "DeadEvent",
     "EngineOptions",
+    "EntityLoader",
+    "EntityLoaderOptions",
     "EventLogMixin",
     "EventLogOptions",
     "IsolationLevel",
@@ -28,6 +32,8 @@ __all__ = [
     "ShardRegistry",
     "TrimOptions",
     "UtcTimestamp",
+    "VersionMixin",
     "WritableOperation",
     "add_log_tables",
+    "version_arguments",
 ]

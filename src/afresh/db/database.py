@@ -175,7 +175,7 @@ class Database:
         """
         shard = self.shards.use(name)
         if self.tracked is not None and shard not in self._untrack:
-            self._untrack[shard] = self.tracked.track([shard.write, shard.read], _place(shard))
+            self._untrack[shard] = self.tracked.track([shard.write, shard.read], shard.place)
         return shard
 
     def _scope(
@@ -411,11 +411,6 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {self.name!r} of {', '.join(map(repr, self.shards)) or 'no shards'}>"
-
-
-def _place(shard: Shard) -> str:
-    """How the names of the tables of a shard begin in what hosts tell each other."""
-    return f"{shard.database_name}/{shard.name}" if shard.name else shard.database_name
 
 
 def _nothing() -> None:
