@@ -17,7 +17,21 @@ import pytest
 TESTS = Path(__file__).parent
 SECTIONS = sorted((TESTS / "catalogue").glob("*.toml"))
 
-FEWEST = {"C": 80, "K": 30, "N": 10, "R": 30, "S": 40, "commands": 30}
+FEWEST = {
+    "C": 80,
+    "K": 30,
+    "N": 10,
+    "R": 30,
+    "S": 40,
+    "commands": 30,
+    "operations.core": 51,
+    "operations.data": 35,
+    "operations.failures": 20,
+    "operations.freshness": 9,
+    "operations.logs": 42,
+    "operations.tracking": 14,
+    "operations.watchers": 11,
+}
 """How many behaviours a section has at least: so that none gets lost with a file."""
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
