@@ -500,6 +500,34 @@ async def test_a_cancellation_out_of_nowhere_does_not_end_the_reader(
     assert host.applied == [index]
 
 
+@pytest.mark.parametrize("error", [ValueError("connection is busy"), None])
+async def test_closing_ends_though_a_driver_swallows_the_cancellation(
+    clock: FakeClock,
+    log: Log,
+    start_host: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | None,
+):
+    host = await start_host(log)
+    await idle(host.reader)
+    reading = asyncio.Event()
+
+    async def read(*_: object, **values: object) -> list[object]:
+        reading.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+        return []
+
+    monkeypatch.setattr(host.reader, "_fetch", read)
+    log.changed()
+    await reading.wait()
+    await asyncio.wait_for(host.reader.aclose(), 5)
+    assert not host.reader.is_running
+
+
 async def test_starting_without_the_database_fails(log: Log, start_host: Start):
     async with log.shard.write.begin() as connection:
         await connection.execute(text("DROP TABLE _operations"))

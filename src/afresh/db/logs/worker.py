@@ -49,6 +49,7 @@ class Worker(ABC):
         """Why the last round of work failed; None if it did not."""
         self._retries = retries
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     @property
     def is_running(self) -> bool:
@@ -69,6 +70,7 @@ class Worker(ABC):
 
     async def aclose(self) -> None:
         """Stop; a round of work that goes on is cancelled. Closing again does nothing."""
+        self._is_closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -94,16 +96,16 @@ class Worker(ABC):
 
     async def _live(self) -> None:
         failures = 0
-        while True:
+        # Not just until it is cancelled: a driver may turn that into an error, or swallow it.
+        while self._goes_on():
             signalled = self.signal.is_set
             self.signal.clear()
             self.is_working = True
             try:
                 pause = await self.work(signalled=signalled)
             except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                    raise
+                if not self._goes_on():
+                    return
                 failures += 1
                 self.error = f"{type(error).__name__}: {error}"
                 self._tell(failures, error)
@@ -116,7 +118,11 @@ class Worker(ABC):
             if failures:
                 _log.info("The %s works again after %d failures.", self.name, failures)
             failures, self.error = 0, None
-            await self.signal.wait(pause)
+            if self._goes_on():
+                await self.signal.wait(pause)
+
+    def _goes_on(self) -> bool:
+        return not self._is_closing
 
     def _tell(self, failures: int, error: BaseException) -> None:
         # Ever more rarely: a database may be away for hours. Once may be no more than a deadlock.
