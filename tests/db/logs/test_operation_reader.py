@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from afresh.db.logs import OperationLogOptions, worker
+from afresh.db.shards import open_shard
 from afresh.errors import InvalidStateError, LogDecodeError
 from afresh.testing import FakeClock
 from tests.db.logs.world import Host, Log, idle, until
@@ -498,6 +499,22 @@ async def test_a_cancellation_out_of_nowhere_does_not_end_the_reader(
     await clock.advance(1)
     await idle(host.reader)
     assert host.applied == [index]
+
+
+def test_the_end_of_the_event_loop_ends_the_reader(sqlite_database: str):
+    async def leave_behind() -> Log:
+        log = Log(open_shard("", sqlite_database))
+        await log.create()
+        host = Host(log)
+        await host.reader.start()
+        index = await log.add()
+        host.blocked[index] = asyncio.Event()
+        log.changed()
+        await until(lambda: host.calls)
+        return log
+
+    log = asyncio.run(leave_behind())
+    asyncio.run(log.shard.aclose())
 
 
 @pytest.mark.parametrize("error", [ValueError("connection is busy"), None])

@@ -122,7 +122,8 @@ class Worker(ABC):
                 await self.signal.wait(pause)
 
     def _goes_on(self) -> bool:
-        return not self._is_closing
+        task = asyncio.current_task()
+        return not (self._is_closing or (task is not None and task.cancelling()))
 
     def _tell(self, failures: int, error: BaseException) -> None:
         # Ever more rarely: a database may be away for hours. Once may be no more than a deadlock.
