@@ -224,6 +224,30 @@ async def test_looking_a_commit_up_is_tried_three_times(
     assert failures == 0
 
 
+async def test_a_commit_that_can_t_be_looked_up_at_all_fails(
+    lone_host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("afresh.db.scope._VERIFICATION_DELAYS", RetryDelays.fixed(0))
+    await prepare(lone_host, [])
+    lone_host.operations.retries = RetryPolicy(retries=0)
+    read: Any = lone_host.database.shard().read
+    connect, tried = type(read).connect, 0
+
+    def refuse(self: Any) -> Any:
+        nonlocal tried
+        if self is not read:
+            return connect(self)
+        tried += 1
+        raise ConnectionRefusedError
+
+    with losing(monkeypatch), monkeypatch.context() as patch:
+        patch.setattr(type(read), "connect", refuse)
+        with pytest.raises(ConnectionRefusedError):
+            await lone_host.desk.call("a")
+    assert tried == 3
+    assert "could not be found out" in caplog.text
+
+
 async def test_an_operation_that_is_not_stored_is_looked_up_by_its_marker(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from afresh.commands import local_command
 from afresh.errors import InvalidStateError
@@ -616,6 +618,67 @@ async def test_handlers_of_an_event_write_into_the_operation_that_calls_it(host:
     await desk.call("a")
     assert sorted(key for key, _ in await host.notes()) == ["event", "event too"]
     assert len(await host.log()) == 1
+
+
+async def test_a_savepoint_that_can_t_be_made_keeps_nobody_waiting_and_dooms_the_operation(
+    lone_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = lone_host.desk
+    begin_nested = AsyncConnection.begin_nested
+    failures = 1
+
+    def fail_once(self: AsyncConnection) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise LookupError("no savepoint")
+        return begin_nested(self)
+
+    monkeypatch.setattr(AsyncConnection, "begin_nested", fail_once)
+
+    @desk.on("outer")
+    async def outer() -> None:
+        await asyncio.gather(*map(desk.call, ("a", "b", "c")), return_exceptions=True)
+
+    for name in "abc":
+
+        @desk.on(name)
+        async def work(name: str = name) -> None:
+            await desk.note(name)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(InvalidStateError, match="could not be undone by themselves"):
+            await desk.call("outer")
+    assert desk.ran == ["outer", "a", "b", "c"]
+    assert await lone_host.notes() == []
+
+
+async def test_nested_commands_that_are_cancelled_while_they_wait_keep_nobody_waiting(
+    host: Host,
+) -> None:
+    desk = host.desk
+
+    @desk.on("outer")
+    async def outer() -> None:
+        first = asyncio.create_task(desk.call("slow"))
+        await asyncio.sleep(0.02)
+        others = [asyncio.create_task(desk.call("quick")) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        others[1].cancel()
+        await asyncio.gather(first, *others, return_exceptions=True)
+
+    @desk.on("slow")
+    async def slow() -> None:
+        await desk.note("slow")
+        await asyncio.sleep(0.08)
+
+    @desk.on("quick")
+    async def quick() -> None:
+        await desk.note("quick")
+
+    async with asyncio.timeout(10):
+        await desk.call("outer")
+    assert sorted(key for key, _ in await host.notes()) == ["quick", "quick", "slow"]
 
 
 # -- tasks left behind

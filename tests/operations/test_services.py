@@ -33,6 +33,11 @@ async def area(width: int, height: int = 1) -> int:
     return width * height
 
 
+@compute_function
+async def odd(value: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821
+    return 1
+
+
 class Shapes(ComputeService):
     @compute_method
     async def plain(self, number: int, text: str = "", flag: bool = False) -> int:
@@ -176,6 +181,23 @@ async def test_arguments_that_do_not_survive_make_all_results_of_the_method_stal
     pair.tell(call)
     assert existing(pair.there, call) is None
     assert existing(pair.there, fresh) is not None
+
+
+async def test_arguments_of_a_method_that_can_t_be_read_here_make_all_its_results_stale(
+    pair: Pair,
+) -> None:
+    await pair.there.strange(Connection())
+    data = decode_effects('{"calls":[["Shapes","strange",[1]]]}')
+    apply_calls(data, pair.services[1], "test")
+    assert existing(pair.there, lambda s: s.strange(Connection())) is None
+
+
+async def test_annotations_that_mean_nothing_are_no_obstacle(pair: Pair) -> None:
+    await odd("a")
+    await odd("b")
+    pair.tell(lambda _: odd("a"))
+    assert existing(None, lambda _: odd("a")) is None
+    assert existing(None, lambda _: odd("b")) is not None
 
 
 async def test_what_makes_no_difference_to_a_key_is_not_written(pair: Pair) -> None:
