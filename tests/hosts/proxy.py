@@ -25,6 +25,7 @@ class Proxy:
     def __init__(self, database: str) -> None:
         self._database = make_url(database)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.plans: list[Plan] = []
         """What becomes of the next commits: the connection breaks before one reaches the database,
         after it did, or it reaches the database `lateness` seconds after the client's side broke.
@@ -47,26 +48,33 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        closing = (writer.wait_closed() for writer in self._writers)
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        upstream, to_database = await asyncio.open_connection(
-            self._database.host, self._database.port
-        )
-        answers = asyncio.create_task(self._pass_on(upstream, writer))
+        self._writers.append(writer)
+        answers: asyncio.Task[None] | None = None
         try:
+            upstream, to_database = await asyncio.open_connection(
+                self._database.host, self._database.port
+            )
+            self._writers.append(to_database)
+            answers = asyncio.create_task(self._pass_on(upstream, writer))
             while data := await reader.read(65_536):
                 if self.plans and b"COMMIT;" in data:
-                    await self._break(self.plans.pop(0), data, to_database, writer, answers)
+                    answers.cancel()
+                    await self._break(self.plans.pop(0), data, to_database, writer)
                     break
                 to_database.write(data)
         except OSError:
             pass  # as networks do
         finally:
-            answers.cancel()
-            to_database.close()
+            if answers is not None:
+                answers.cancel()
+                to_database.close()
             writer.close()
             self._tasks.discard(task)
 
@@ -76,9 +84,7 @@ class Proxy:
         data: bytes,
         to_database: asyncio.StreamWriter,
         to_client: asyncio.StreamWriter,
-        answers: asyncio.Task[None],
     ) -> None:
-        answers.cancel()
         if plan == "lose the answer":
             to_database.write(data)
             await to_database.drain()
