@@ -50,7 +50,7 @@ demo-cluster: $(VENV)/.installed $(VENV)/.group-demo extension ## start it as fo
 
 test: $(VENV)/.installed $(VENV)/.group-test extension ## run the tests, with the C extension and with its pure twin
 	@if [ -e $(VENV)/.compiled ]; then \
-		echo "Tests with the pure twin:" && AFRESH_PURE=1 $(PYTEST) -m "not browser" && \
+		echo "Tests with the pure twin:" && AFRESH_PURE=1 $(PYTEST) -m "not browser and not servers" && \
 		echo "Tests with the C extension:" && $(PYTEST); \
 	else \
 		echo "Tests with the pure twin only: there is no C extension here." && AFRESH_PURE=1 $(PYTEST); \

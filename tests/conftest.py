@@ -46,6 +46,20 @@ def pytest_configure() -> None:
         )
 
 
+SERVERS = {"mariadb", "nats", "postgres", "rabbitmq", "valkey"}
+"""The fixtures of servers, and what tests for several databases or brokers call them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server, or hosts of their own, whether by fixture or parameter."""
+    for item in items:
+        fixtures = {name.partition("_")[0] for name in getattr(item, "fixturenames", ())}
+        parameters = getattr(item, "callspec", None)
+        chosen = set(map(str, parameters.params.values())) if parameters is not None else set()
+        if SERVERS & (fixtures | chosen) or "hosts" in fixtures:
+            item.add_marker(pytest.mark.servers)
+
+
 def pytest_report_header() -> str:
     """Say at the top of the report which kernel the tests ran with."""
     return f"afresh kernel: {'C extension' if COMPILED else 'pure Python'}"
