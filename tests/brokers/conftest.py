@@ -10,7 +10,7 @@ import pytest
 from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports.memory import MemoryBroker
 
-TRANSPORTS = ["memory", "rabbitmq"]
+TRANSPORTS = ["memory", "rabbitmq", "nats"]
 
 
 @pytest.fixture(params=TRANSPORTS)

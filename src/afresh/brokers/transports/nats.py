@@ -1,0 +1,564 @@
+"""NATS JetStream, by FastStream: a stream for each destination, a durable consumer for each group.
+
+Dead messages go into a stream of their own, and come back by a subject that their group alone
+listens to. Order per key holds within a host; consumers of a group on several hosts take messages
+side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from faststream.nats import NatsBroker
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+
+from afresh.errors import InvalidStateError
+from afresh.primitives.tasks import start_background
+
+from ..envelope import split_headers, to_headers
+from ..lanes import Lanes
+from ..transport import (
+    CONFIRMED,
+    Ack,
+    Capabilities,
+    DeadLetter,
+    DeadMessage,
+    Disposition,
+    Handler,
+    IncomingMessage,
+    Outcome,
+    OutgoingMessage,
+    PublishResult,
+    Retry,
+    Subscribed,
+    Subscription,
+    Transport,
+)
+
+__all__ = ["NatsTransport"]
+
+_log = logging.getLogger("afresh.brokers")
+
+MAX_BYTES = 1_000_000
+"""What a server takes unless it is told otherwise, less room for headers."""
+
+DUPLICATE_SECONDS = 120.0
+ACK_SECONDS = 30.0
+"""A message that is not settled in this time is handed to another host; handlers that take longer
+renew it."""
+
+_SUBJECTS = 64
+_CONNECT_SECONDS = 5
+_PUBLISH_SECONDS = 5.0
+_ASK_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_ENDED = {"404", "408", "409", "503"}
+"""What ends a request for messages: none, no time left, no consumer, nobody there."""
+
+_TOO_LARGE = 10054
+_KEY = "x-afresh-key"
+_TYPE = "content-type"
+_REASON = "x-afresh-reason"
+_ERROR = "x-afresh-error"
+_DIED_AT = "x-afresh-died-at"
+_GROUP = "x-afresh-group"
+_RESERVED = {_KEY, _TYPE, _REASON, _ERROR, _DIED_AT, _GROUP, "correlation_id"}
+
+
+class NatsTransport(Transport):
+    """A connection to NATS, with JetStream.
+
+    Args:
+        url: ``nats://host:4222``, or ``tls://…``.
+        broker: a `faststream.nats.NatsBroker` in place of the address; it stays yours, with its
+            subscribers: start and stop it.
+        max_bytes: the largest body that the server takes.
+        replicas: on how many servers of a cluster a stream is kept, when it is made here.
+
+    Example:
+        ```python
+        app = App(database=…, broker=Broker("nats://localhost:4222", source="/shop"))
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str = "nats://localhost:4222",
+        *,
+        broker: NatsBroker | None = None,
+        max_bytes: float = MAX_BYTES,
+        replicas: int = 1,
+    ) -> None:
+        self.capabilities: Capabilities = Capabilities(
+            name="nats",
+            prefix="ce-",
+            is_durable=True,
+            ordered_keys=False,
+            deduplicates=DUPLICATE_SECONDS,
+            delays_retries=True,
+            has_dead_letters=True,
+            max_bytes=max_bytes,
+        )
+        self._is_owned = broker is None
+        self._broker: NatsBroker = broker or NatsBroker(
+            url,
+            logger=None,
+            apply_types=False,
+            connect_timeout=_CONNECT_SECONDS,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            error_cb=_ignore,
+        )
+        self._replicas = replicas
+        self._connection: Any = None
+        self._jetstream: Any = None
+        self._streams: set[str] = set()
+
+    # -- the connection
+
+    async def start(self) -> None:
+        if self._connection is not None and not self._connection.is_closed:
+            if not self._connection.is_connected:
+                raise ConnectionError("NATS can't be reached; it is tried again.")
+            return
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS + 1):
+                self._connection = await self._broker.connect()
+                # Publishing by FastStream needs it started.
+                await self._broker.start()
+        except Exception as error:
+            raise ConnectionError(f"NATS can't be reached: {error}") from error
+        self._jetstream = self._connection.jetstream()
+        self._streams.clear()
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._connection is not None and self._connection.is_connected
+
+    def health(self) -> dict[str, Any]:
+        connected = self._is_connected
+        return {"connected": connected, "error": None if connected else "NATS is not connected."}
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._is_owned:
+            await self._broker.stop()
+
+    # -- streams
+
+    async def _need(self, stream: str, subjects: list[str]) -> None:
+        """Make a stream, unless it is there."""
+        if stream in self._streams:
+            return
+        try:
+            await self._jetstream.stream_info(stream)
+        except NotFoundError:
+            config = StreamConfig(
+                name=stream,
+                subjects=subjects,
+                retention=RetentionPolicy.LIMITS,
+                duplicate_window=DUPLICATE_SECONDS,
+                num_replicas=self._replicas,
+            )
+            await self._jetstream.add_stream(config)
+        self._streams.add(stream)
+
+    async def _need_all(self, destination: str) -> None:
+        name = _token(destination)
+        await self._need(name, [f"{name}.events.*", f"{name}.group.*"])
+        await self._need(f"{name}_dead", [f"{name}.dead.*"])
+
+    # -- publishing
+
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
+        chains: dict[Any, list[int]] = {}
+        for number, message in enumerate(messages):
+            key = number if message.key is None else (message.destination, message.key)
+            chains.setdefault(key, []).append(number)
+        results: list[PublishResult] = [CONFIRMED] * len(messages)
+
+        async def follow(chain: list[int]) -> None:
+            for number in chain:
+                results[number] = await self._publish_one(messages[number])
+
+        await asyncio.gather(*map(follow, chains.values()))
+        return results
+
+    async def _publish_one(self, message: OutgoingMessage) -> PublishResult:
+        if not self._is_connected:
+            return PublishResult(Outcome.UNAVAILABLE, "NATS is not connected.")
+        if len(message.body) > self.capabilities.max_bytes:
+            error = f"{len(message.body):,} bytes are more than {self.capabilities.max_bytes:,}."
+            return PublishResult(Outcome.PERMANENT, error)
+        name = _token(message.destination)
+        headers = {
+            **{each: _written(value) for each, value in message.headers.items()},
+            **{
+                each: _written(value)
+                for each, value in to_headers(message.attributes, self.capabilities.prefix).items()
+            },
+            _TYPE: message.content_type,
+            "Nats-Msg-Id": message.id,
+        }
+        if message.key is not None:
+            headers[_KEY] = _written(message.key)
+        connections = self._connection.stats["reconnects"]
+        number = zlib.crc32((message.key or message.id).encode()) % _SUBJECTS
+        try:
+            await self._need_all(message.destination)
+            await self._broker.publish(
+                message.body,
+                f"{name}.events.{number}",
+                headers=headers,
+                stream=name,
+                timeout=_PUBLISH_SECONDS,
+            )
+        except MaxPayloadError as error:
+            return PublishResult(Outcome.PERMANENT, str(error))
+        except APIError as error:
+            self._streams.discard(name)
+            is_too_large = error.err_code == _TOO_LARGE
+            return PublishResult(
+                Outcome.PERMANENT if is_too_large else Outcome.TRANSIENT, str(error)
+            )
+        except Exception as error:
+            self._streams.discard(name)
+            was_there = self._is_connected and connections == self._connection.stats["reconnects"]
+            outcome = Outcome.TRANSIENT if was_there else Outcome.UNAVAILABLE
+            return PublishResult(outcome, f"{type(error).__name__}: {error}")
+        return CONFIRMED
+
+    # -- consuming
+
+    async def subscribe(self, subscription: Subscription, handler: Handler) -> Subscribed:
+        if self._connection is None:
+            raise InvalidStateError("Start the transport before you subscribe.")
+        subscribed = _Subscribed(self, subscription, handler)
+        try:
+            await subscribed.start()
+        except Exception as error:
+            raise ConnectionError(f"NATS refuses the subscription: {error}") from error
+        return subscribed
+
+    # -- dead messages
+
+    async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
+        found: list[DeadMessage] = []
+        async for raw in self._dead_of(subscription):
+            found.append(_dead(raw, subscription))
+            if len(found) >= limit:
+                break
+        return found
+
+    async def requeue_dead(
+        self, subscription: Subscription, ids: Sequence[str] | None = None
+    ) -> int:
+        name = _token(subscription.destination)
+
+        async def requeue(raw: Any) -> None:
+            own = {_REASON, _ERROR, _DIED_AT, _GROUP}
+            headers = {
+                each: value
+                for each, value in _others(raw.headers).items()
+                if each.lower() not in own
+            }
+            await self._jetstream.publish(
+                f"{name}.group.{_token(subscription.group)}", raw.data, headers=headers
+            )
+
+        return await self._each_dead(subscription, ids, requeue)
+
+    async def drop_dead(self, subscription: Subscription, ids: Sequence[str] | None = None) -> int:
+        async def drop(raw: Any) -> None:
+            """Nothing but the deletion."""
+
+        return await self._each_dead(subscription, ids, drop)
+
+    async def _each_dead(
+        self, subscription: Subscription, ids: Sequence[str] | None, do: Any
+    ) -> int:
+        wanted = None if ids is None else set(ids)
+        found = [
+            raw
+            async for raw in self._dead_of(subscription)
+            if wanted is None or str(raw.seq) in wanted
+        ]
+        for raw in found:
+            await do(raw)
+            await self._jetstream.delete_msg(f"{_token(subscription.destination)}_dead", raw.seq)
+        return len(found)
+
+    async def _dead_of(self, subscription: Subscription) -> Any:
+        name = _token(subscription.destination)
+        await self._need_all(subscription.destination)
+        sequence = 1
+        while True:
+            try:
+                raw = await self._jetstream.get_msg(
+                    f"{name}_dead",
+                    seq=sequence,
+                    next=True,
+                    subject=f"{name}.dead.{_token(subscription.group)}",
+                )
+            except NotFoundError:
+                return
+            yield raw
+            sequence = raw.seq + 1
+
+    def __repr__(self) -> str:
+        return f"<NatsTransport, {'connected' if self._is_connected else 'not connected'}>"
+
+
+class _Subscribed(Subscribed):
+    def __init__(
+        self, transport: NatsTransport, subscription: Subscription, handler: Handler
+    ) -> None:
+        self._transport = transport
+        self._subscription = subscription
+        self._lanes = Lanes(subscription, handler)
+        self._held: dict[int, Any] = {}
+        self._inbox: Any = None
+        self._next = ""
+        self._asked = 0
+        self._changed = asyncio.Event()
+        self._connections = 0
+        self._is_lost = False
+        self._lag = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._error: str | None = None
+
+    async def start(self) -> None:
+        await self._attach()
+        title = f"{self._subscription.group} at NATS"
+        self._tasks = [
+            start_background(self._ask(), name=f"subscription of {title}"),
+            start_background(self._renew(), name=f"renewal of {title}"),
+        ]
+
+    async def _attach(self) -> None:
+        subscription, transport = self._subscription, self._transport
+        name = _token(subscription.destination)
+        await transport._need_all(subscription.destination)
+        events = f"{name}.events.*"
+        if subscription.mode == "broadcast":
+            config = ConsumerConfig(
+                deliver_policy=DeliverPolicy.NEW,
+                filter_subject=events,
+                ack_wait=ACK_SECONDS,
+                inactive_threshold=60.0,
+            )
+            consumer = (await transport._jetstream.add_consumer(name, config)).name
+        else:
+            consumer = _token(subscription.group)
+            config = ConsumerConfig(
+                durable_name=consumer,
+                filter_subjects=[events, f"{name}.group.{consumer}"],
+                ack_wait=ACK_SECONDS,
+                max_ack_pending=-1,
+                # A group that is new hears of what happens from now on.
+                deliver_policy=DeliverPolicy.NEW,
+            )
+            try:
+                await transport._jetstream.consumer_info(name, consumer)
+            except NotFoundError:
+                await transport._jetstream.add_consumer(name, config)
+        connection = transport._connection
+        if self._inbox is None:
+            self._inbox = await connection.subscribe(connection.new_inbox(), cb=self._take)
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"
+        self._asked = 0
+        self._is_lost = False
+        self._connections = connection.stats["reconnects"]
+
+    async def _ask(self) -> None:
+        """Ask for as many messages as there is room for, again and again."""
+        connection = self._transport._connection
+        fetched = self._subscription.fetched
+        asked_at = 0.0
+        while True:
+            self._changed.clear()
+            if self._is_lost or connection.stats["reconnects"] != self._connections:
+                await self._attach_again()
+                continue
+            now = time.monotonic()
+            if now - asked_at > 2 * _ASK_SECONDS:
+                self._asked = 0  # whatever became of that
+            room = fetched - self._lanes.in_flight - self._asked
+            if connection.is_connected and (room > fetched // 2 or (room > 0 and not self._asked)):
+                asked_at = now
+                self._asked += room
+                request = {"batch": room, "expires": int(_ASK_SECONDS * 1e9)}
+                await connection.publish(
+                    self._next, msgspec.json.encode(request), reply=self._inbox.subject
+                )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._changed.wait()
+
+    async def _attach_again(self) -> None:
+        try:
+            self._transport._streams.clear()
+            await self._attach()
+        except Exception as error:
+            self._error = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(_LOOK_SECONDS)
+            return
+        self._error = None
+        if self._subscription.on_connected is not None:
+            self._subscription.on_connected()
+
+    async def _take(self, raw: Any) -> None:
+        status = (raw.headers or {}).get("Status") if not raw.data else None
+        if status is None:
+            self._asked = max(0, self._asked - 1)
+            self._held[id(raw)] = raw
+            message = _incoming(raw, self._subscription)
+            self._lag = raw.metadata.num_pending
+            await self._lanes.put(message, self._settling(raw))
+        elif status in _ENDED:
+            rest = int(raw.headers.get("Nats-Pending-Messages") or self._asked)
+            self._asked = max(0, self._asked - rest)
+            # A consumer that was deleted has to be made again.
+            self._is_lost = status == "503" or "Deleted" in raw.headers.get("Description", "")
+        self._changed.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(ACK_SECONDS / 3)
+            for raw in list(self._held.values()):
+                with contextlib.suppress(Exception):
+                    await raw.in_progress()
+
+    def _settling(self, raw: Any) -> Any:
+        async def settle(disposition: Disposition) -> None:
+            del self._held[id(raw)]
+            try:
+                match disposition:
+                    case Ack():
+                        await raw.ack_sync(timeout=_PUBLISH_SECONDS)
+                    case Retry(delay):
+                        await raw.nak(delay=delay or None)
+                    case DeadLetter(reason, error):
+                        if self._subscription.mode == "group":
+                            await self._bury(raw, reason, error)
+                        await raw.ack_sync(timeout=_PUBLISH_SECONDS)
+            finally:
+                self._changed.set()
+
+        return settle
+
+    async def _bury(self, raw: Any, reason: str, error: str) -> None:
+        subscription = self._subscription
+        headers = _others(raw.headers) | {
+            _REASON: _written(reason[:2000]),
+            _ERROR: error,
+            _DIED_AT: str(time.time()),
+            _GROUP: _written(subscription.group),
+        }
+        subject = f"{_token(subscription.destination)}.dead.{_token(subscription.group)}"
+        await self._transport._jetstream.publish(subject, raw.data, headers=headers)
+
+    async def aclose(self, drain: float = 30.0) -> None:
+        if not self._tasks:
+            return
+        asking, renewing = self._tasks
+        self._tasks = []
+        await _end(asking)
+        with contextlib.suppress(NatsError, TimeoutError):
+            # What the server has sent already still comes, and is given back below.
+            await self._inbox.drain()
+        await self._lanes.aclose(drain)
+        await _end(renewing)
+        for raw in self._held.values():
+            with contextlib.suppress(Exception):  # the connection is gone: it comes again later
+                await raw.nak()
+        self._held.clear()
+
+    def health(self) -> dict[str, Any]:
+        connected = self._transport._is_connected
+        return {
+            "in_flight": self._lanes.in_flight,
+            "lag": self._lag,
+            "error": self._error or (None if connected else "NATS is not connected."),
+        }
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+# -- names and messages
+
+
+async def _ignore(error: Exception) -> None:
+    """What connections say while they are made again is seen in `health()`."""
+
+
+def _token(name: str) -> str:
+    """A name as one token of a subject, and as the name of a stream or a consumer."""
+    return re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):x}_", name)
+
+
+def _written(value: str) -> str:
+    """A text as the value of a header: percent-encoded where it is not printable ASCII."""
+    return "".join(
+        each if " " <= each <= "~" and each != "%" else "".join(f"%{b:02X}" for b in each.encode())
+        for each in value
+    )
+
+
+def _read(value: str) -> str:
+    return unquote(value)
+
+
+def _others(headers: Any) -> dict[str, str]:
+    """Headers without those of the server itself, which are about a stream and a message."""
+    return {
+        name: value
+        for name, value in (headers or {}).items()
+        if not name.lower().startswith("nats-")
+    }
+
+
+def _incoming(raw: Any, subscription: Subscription) -> IncomingMessage:
+    given = {name: _read(value) for name, value in _others(raw.headers).items()}
+    attributes, headers = split_headers(given)
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        deliveries = raw.metadata.num_delivered or 1
+    except Exception:
+        deliveries = 1
+    return IncomingMessage(
+        subscription.destination,
+        raw.data,
+        lower.get(_TYPE, ""),
+        attributes,
+        {name: value for name, value in headers.items() if name.lower() not in _RESERVED},
+        lower.get(_KEY) or attributes.get("partitionkey"),
+        deliveries,
+    )
+
+
+def _dead(raw: Any, subscription: Subscription) -> DeadMessage:
+    headers = {name.lower(): _read(value) for name, value in (raw.headers or {}).items()}
+    died_at = headers.get(_DIED_AT)
+    return DeadMessage(
+        str(raw.seq),
+        _incoming(raw, subscription),
+        headers.get(_REASON, ""),
+        headers.get(_ERROR, ""),
+        float(died_at) if died_at else None,
+    )
