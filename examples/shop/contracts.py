@@ -24,6 +24,8 @@ USERS = {"alice": "Alice", "bob": "Bob", "carol": "Carol"}
 class ShopError(Exception):
     """Something the customer should know, in words for the customer."""
 
+    is_expected = True  # an answer, and not for the log of errors
+
 
 def describe(error: BaseException) -> str:
     """What customers read about an error; the rest is for the log."""

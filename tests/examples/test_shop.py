@@ -238,3 +238,11 @@ async def test_another_worker_learns_of_each_change(
     for each in (app, other):
         assert await audited(each) == []
     await other.aclose()
+
+
+async def test_a_refusal_is_an_answer_and_no_failure(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ShopError):
+        await shop.orders.place(PlaceOrder("alice"))
+    assert caplog.records == []
