@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, select
+from sqlalchemy import Table, bindparam, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import Executable
 
@@ -96,32 +96,20 @@ class InboxTrimmer(Trimmer):
     ) -> None:
         super().__init__(shard, "inbox", keep, options)
         columns = tables.inbox.c
+        key = columns.group, columns.source, columns.message_id
         self._old = (
-            select(columns.group, columns.source, columns.message_id)
+            select(*key)
             .where(columns.handled_at < moment(-self.age))
             .order_by(columns.handled_at)
             .limit(self.options.batch)
         )
-        self._trim = delete(tables.inbox).where(
-            columns.group == bindparam("old_group"),
-            columns.source == bindparam("old_source"),
-            columns.message_id == bindparam("old_id"),
-        )
+        self._trim = delete(tables.inbox).where(tuple_(*key).in_(bindparam("keys", expanding=True)))
 
     async def trim_batch(self) -> bool:
         rows = await _fetch(self._shard, self._old)
-        await self._delete_all(
-            self._trim,
-            [{"old_group": row[0], "old_source": row[1], "old_id": row[2]} for row in rows],
-        )
+        if rows:
+            await self._delete(self._trim, keys=[tuple(row) for row in rows])
         return len(rows) == self.options.batch
-
-    async def _delete_all(self, statement: Executable, rows: Sequence[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        async with self._shard.write.begin() as connection:
-            await connection.execute(statement, rows, execution_options={"touches": ()})
-        self.trimmed += len(rows)
 
 
 class OutboxTrimmer(Trimmer):

@@ -50,8 +50,8 @@ model replace those of a mixin."""
 class UtcTimestamp(TypeDecorator[datetime]):
     """A moment, always with its time zone, which is UTC; microseconds on every database."""
 
-    impl = DateTime
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = DateTime
+    cache_ok: bool | None = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in {"mysql", "mariadb"}:

@@ -304,10 +304,10 @@ class Slot:
     __slots__ = ("context", "host_id", "operation", "uuid")
 
     def __init__(self, context: CommandContext[Any], host_id: str, uuid: str | None = None) -> None:
-        self.context = context
-        self.host_id = host_id
+        self.context: CommandContext[Any] = context
+        self.host_id: str = host_id
         self.operation: Operation | None = None
-        self.uuid = uuid
+        self.uuid: str | None = uuid
         """The name that earlier attempts had."""
 
     def need(self) -> Operation:

@@ -194,12 +194,12 @@ class _Group:
     """The messages of one group that are not settled."""
 
     def __init__(self, subscription: Subscription) -> None:
-        self.destination = subscription.destination
-        self.types = subscription.types
+        self.destination: str = subscription.destination
+        self.types: frozenset[str] = subscription.types
         self.messages: deque[IncomingMessage] = deque()
         self.later: list[_Waiting] = []
         self.dead: dict[str, DeadMessage] = {}
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
 
     def put(self, message: IncomingMessage) -> None:
         self.messages.append(message)

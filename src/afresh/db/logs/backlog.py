@@ -25,9 +25,9 @@ class Gap:
     __slots__ = ("added_at", "horizon", "index", "next_at")
 
     def __init__(self, index: int, now: float, next_at: float) -> None:
-        self.index = index
-        self.added_at = now
-        self.next_at = next_at
+        self.index: int = index
+        self.added_at: float = now
+        self.next_at: float = next_at
         self.horizon: int | None = None
         """On PostgreSQL: all transactions that may fill it have a lower number."""
 
@@ -38,9 +38,9 @@ class Failure:
     __slots__ = ("error", "logged", "next_at", "tries")
 
     def __init__(self, logged: LoggedOperation) -> None:
-        self.logged = logged
-        self.tries = 0
-        self.next_at = math.inf
+        self.logged: LoggedOperation = logged
+        self.tries: int = 0
+        self.next_at: float = math.inf
         self.error: BaseException | None = None
 
 
