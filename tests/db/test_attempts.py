@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from afresh.commands import CommandOf, command_filter, current_context
 from afresh.db.scope import DatabaseScope
@@ -318,6 +319,34 @@ async def test_a_handler_that_swallows_that_there_is_no_transaction_commits_noth
 
     with pytest.raises(InvalidStateError, match="could not be begun"):
         await lone_host.desk.call("a")
+
+
+async def test_a_transaction_that_was_begun_halfway_only_is_given_back(
+    lone_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, failures = AsyncConnection.begin, 1
+
+    def fail_once(self: AsyncConnection) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise LookupError("no transaction")
+        return begin(self)
+
+    monkeypatch.setattr(AsyncConnection, "begin", fail_once)
+
+    @lone_host.desk.on("a")
+    async def work() -> None:
+        with contextlib.suppress(LookupError):
+            await lone_host.desk.note("a")
+        with pytest.raises(InvalidStateError, match="could not be begun"):
+            await lone_host.desk.note("a")
+
+    with pytest.raises(InvalidStateError, match="could not be begun"):
+        await lone_host.desk.call("a")
+    async with asyncio.timeout(5):
+        await lone_host.desk.note("b")
+    assert await lone_host.notes() == [("b", "")]
 
 
 # -- conflicts of transactions

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from afresh.db import Database
@@ -88,6 +89,23 @@ async def test_a_block_within_a_block_outside_of_commands_joins_it(host: Host) -
             assert other.operation is not outer.operation
     assert sorted(key for key, _ in await host.notes()) == ["inner", "outer", "task"]
     assert len(await host.log()) == 2
+
+
+async def test_blocks_of_two_databases_outside_of_commands_are_operations_each(
+    lone_host: Host, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'other.sqlite'}"
+    other = Database(url, name="other", metadata=Base.metadata)
+    other.attach(lone_host.operations)
+    await other.create_tables()
+    async with lone_host.database.operation() as first, other.operation() as second:
+        assert first.operation is not second.operation
+        first.session.add(NoteRow(key="first"))
+        second.session.add(NoteRow(key="second"))
+    assert await lone_host.notes() == [("first", "")]
+    async with other.read() as session:
+        assert (await session.scalars(select(NoteRow.key))).all() == ["second"]
+    await other.aclose()
 
 
 async def test_a_block_that_is_cancelled_outside_of_commands_has_not_happened(

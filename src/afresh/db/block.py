@@ -213,10 +213,12 @@ class OperationBlock:
         return found
 
     def _operation_around(self) -> Operation | None:
-        """That of a block outside of commands in which this one stands."""
+        """That of a block outside of commands, of the same shard, in which this one stands."""
+        shard = self._database.shard(self._shard)
         for block in self._blocks_around():
-            if block._scope is not None and block._scope.slot is None:
-                return block._scope.operation
+            scope = block._scope
+            if scope is not None and scope.slot is None and scope.shard is shard:
+                return scope.operation
         return None
 
     def _check(self, scope: object) -> DatabaseScope:

@@ -98,7 +98,7 @@ class DatabaseScope:
         Raises:
             InvalidStateError: the operation has ended.
         """
-        if self._connection is None:
+        if self._connection is None or self._transaction is None:
             self.operation.check_open()
             raise InvalidStateError("The transaction of this operation could not be begun.")
         return self._connection
@@ -184,7 +184,7 @@ class DatabaseScope:
         self, levels: Sequence[Level] = ()
     ) -> tuple[AsyncConnection, AsyncTransaction]:
         connection, transaction = self.connection, self._transaction
-        assert transaction is not None
+        assert transaction is not None  # or there would be no connection
         savepoints = [each.savepoint for each in levels if each.savepoint is not None]
         if not (transaction.is_active and all(each.is_active for each in savepoints)):
             raise InvalidStateError(
