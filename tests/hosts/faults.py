@@ -42,7 +42,6 @@ class Fault(msgspec.Struct):
         action: "kill" this process, "wait", or "fail" as if the connection was lost.
         seconds: how long to wait.
         passes: how often the point is passed unharmed before.
-        times: how often it happens then.
         only: the type of commands that it happens to.
     """
 
@@ -50,7 +49,6 @@ class Fault(msgspec.Struct):
     action: Action
     seconds: float = 3_600
     passes: int = 0
-    times: int = 1
     only: str | None = None
 
 
@@ -75,9 +73,7 @@ class Faults:
             if fault.passes:
                 fault.passes -= 1
                 continue
-            fault.times -= 1
-            if not fault.times:
-                self.ahead.remove(fault)
+            self.ahead.remove(fault)
             self.announce(point)
             match fault.action:
                 case "kill":

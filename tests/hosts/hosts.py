@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.servers.processes import tell_reaper
 
@@ -48,7 +48,8 @@ class Host:
         self._events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
         self._number = 0
 
-    async def start(self) -> Self:
+    async def start(self) -> None:
+        """Start the process; `ready` waits until it serves."""
         stdin, requests = os.pipe()
         self._requests: int | None = requests
         answers, stdout = os.pipe()
@@ -62,8 +63,9 @@ class Host:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers, "rb", 0)
         )
         self._listening = asyncio.create_task(self._listen(reader))
+
+    async def ready(self) -> None:
         await self._event("started")
-        return self
 
     # -- what it is asked
 
@@ -89,9 +91,9 @@ class Host:
         async with asyncio.timeout(PATIENCE):
             return await self.ask("read", method, *args)
 
-    async def follow(self, value: Any, method: str, *args: int, within: float = PATIENCE) -> None:
+    async def follow(self, value: Any, method: str, *args: int) -> None:
         """Wait until a compute method gives a value there, because the old one goes stale."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(PATIENCE):
             await self.ask("follow", value, method, *args)
 
     async def fault(self, point: str, action: str, **options: Any) -> None:
@@ -176,13 +178,17 @@ class Hosts:
         self.database = database
         self.folder = folder
         self.all: list[Host] = []
+        self._started = 0
 
     async def start(self, **setup: Any) -> Host:
         """Start another one; see `tests.hosts.host.Setup`."""
         setup.setdefault("database", self.database)
-        host = Host(log=self.folder / f"host{len(self.all)}.log", **setup)
+        self._started += 1
+        host = Host(log=self.folder / f"host{self._started}.log", **setup)
+        await host.start()
         self.all.append(host)
-        return await host.start()
+        await host.ready()
+        return host
 
     async def pair(self, **setup: Any) -> tuple[Host, Host]:
         """Start two at the same time."""

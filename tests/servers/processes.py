@@ -65,7 +65,7 @@ def free_port() -> int:
     port while the server is down.
     """
     while True:
-        port = random.randrange(12_000, 30_000)
+        port = random.SystemRandom().randrange(12_000, 30_000)  # whatever seeds tests set
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
