@@ -10,7 +10,8 @@ import pytest
 from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports.memory import MemoryBroker
 
-TRANSPORTS = ["memory", "rabbitmq", "nats"]
+TRANSPORTS = ["memory", "rabbitmq", "nats", "redis"]
+_SERVERS = {"redis": "valkey"}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -23,7 +24,7 @@ async def connect_transport(
         broker = MemoryBroker()
         url = "memory://"
     else:
-        url = request.getfixturevalue(request.param)
+        url = request.getfixturevalue(_SERVERS.get(request.param, request.param))
 
     def make() -> Transport:
         if url == "memory://":
