@@ -88,6 +88,7 @@ async def fill_shelves(database: Database) -> None:
             return
     with suppress(IntegrityError):  # another worker was faster
         async with database.operation() as op:
+            op.operation.is_stored = False  # no other worker has seen them empty
             op.session.add_all(
                 ProductRow(**dict(zip(_COLUMNS, each, strict=True))) for each in _PRODUCTS
             )
