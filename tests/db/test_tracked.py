@@ -301,6 +301,22 @@ async def test_everything_can_be_made_stale(tracked: TrackedReads, orders: Order
     assert "the log has a gap" in str(line.invalidation_cause)
 
 
+async def test_what_asks_the_program_to_end_keeps_nothing_fresh(
+    tracked: TrackedReads, orders: Orders
+) -> None:
+    lines = [await orders.line.capture(user) for user in (1, 2)]
+
+    def leave(_: Computed[str]) -> None:
+        raise KeyboardInterrupt
+
+    for line in lines:
+        line.on_invalidated(leave)
+    with pytest.raises(KeyboardInterrupt):
+        tracked.invalidate_everything("a test")
+    assert all(line.is_invalidated for line in lines)
+    assert tracked.count == 0
+
+
 async def test_equal_reads_are_one_leaf_of_the_graph(tracked: TrackedReads, orders: Orders) -> None:
     line = await orders.line.capture(1)
     await orders.total(1)

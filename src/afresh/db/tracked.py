@@ -119,10 +119,16 @@ class TrackedReads:
         finally:
             self._is_busy = False
         self._sweep()
+        interruption: BaseException | None = None
         for leaf in leaves:
             computed = leaf()
             if computed is not None:
-                invalidate(computed, cause, True)
+                try:
+                    invalidate(computed, cause, True)
+                except BaseException as error:  # asks the program to end: when all is done
+                    interruption = error
+        if interruption is not None:
+            raise interruption
 
     def invalidate_everything(self, cause: str) -> None:
         """Make all results stale that were computed from any row.

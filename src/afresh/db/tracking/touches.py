@@ -1,8 +1,9 @@
 """What a statement names by `touches=`, for what no analysis can see.
 
 Raw SQL, views, functions that read or write, triggers: the execution option `touches` lists the
-tables concerned, as names, `Table`s or mapped classes. Raw SQL without it counts as everything of
-its database.
+tables concerned, as names, `Table`s or mapped classes, in addition to those that are seen; an empty
+list says that no result depends on the statement. Raw SQL without the option counts as everything
+of its database.
 """
 
 from __future__ import annotations
