@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nicegui import Client as Visitor
 from nicegui import app as site
 from nicegui import ui
 
@@ -24,6 +25,7 @@ def serve_everything(database_url: str, *, host: str, port: int, show: bool, res
     app = App(database=shop_database(database_url))
     shop = open_shop(app)
     site.on_startup(lambda: start(app, reset=reset))
+    site.on_shutdown(see_visitors_off)
     site.on_shutdown(app.aclose)
     site.router.routes += app.asgi().routes
     site.mount("/plain", shop_app(app))
@@ -33,8 +35,15 @@ def serve_everything(database_url: str, *, host: str, port: int, show: bool, res
 def serve_page(server_url: str, *, host: str, port: int, show: bool) -> None:
     """Serve the Python page alone; the shop is elsewhere."""
     client = connect(server_url)
+    site.on_shutdown(see_visitors_off)
     site.on_shutdown(client.aclose)
     run(lambda: shop_of(client), client, host=host, port=port, show=show)
+
+
+def see_visitors_off() -> None:
+    """End all pages, so that none of them asks for what is closed."""
+    for visitor in list(Visitor.instances.values()):
+        visitor.delete()
 
 
 def run(
