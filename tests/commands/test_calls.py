@@ -546,15 +546,18 @@ async def test_calls_leave_no_garbage_whether_they_fail_or_not(commander: Comman
     await commander.call(PlaceOrder("u1"))
     with contextlib.suppress(ValueError):
         await commander.call(Fail())
-    gc.collect()
-    gc.disable()
-    try:
-        await commander.call(PlaceOrder("u1"))
-        with contextlib.suppress(ValueError):
-            await commander.call(Fail())
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    found = []
+    for _ in range(3):  # what earlier tests left behind may go in between
+        gc.collect()
+        gc.disable()
+        try:
+            await commander.call(PlaceOrder("u1"))
+            with contextlib.suppress(ValueError):
+                await commander.call(Fail())
+            found.append(gc.collect())
+        finally:
+            gc.enable()
+    assert min(found) == 0
 
 
 class MemoryOrders2(ComputeService):

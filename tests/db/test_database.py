@@ -14,7 +14,7 @@ from afresh.db import Database
 from afresh.db.shards import Shard
 from afresh.errors import InvalidStateError
 from afresh.graph import invalidating
-from tests.db.desk import Base, Do, Host, Noted, NoteRow, TallyRow, desk_at, ends_of
+from tests.db.desk import Base, Do, DoApart, Host, Noted, NoteRow, TallyRow, desk_at, ends_of
 
 # -- operations outside of commands
 
@@ -330,3 +330,41 @@ def test_a_database_takes_the_log_tables_that_its_models_have() -> None:
     other = Database("sqlite+aiosqlite://", metadata=Base.metadata)
     assert database.tables == other.tables
     assert "'default'" in repr(database)
+
+
+# -- commands on their own, called by a handler that writes
+
+
+async def test_sqlite_refuses_a_command_that_would_wait_for_the_one_that_called_it(
+    sqlite_database: str,
+) -> None:
+    async with desk_at(sqlite_database) as host:
+
+        @host.desk.on("inner")
+        async def inner() -> None:
+            await host.desk.note("inner")
+
+        @host.desk.on("after")
+        async def after() -> None:
+            await host.desk.note("after")
+            await host.commander.call(DoApart("inner"))
+
+        @host.desk.on("before")
+        async def before() -> None:
+            await host.commander.call(DoApart("inner"))
+            await host.desk.note("before")
+
+        @host.desk.on("later")
+        async def later() -> None:
+            await host.desk.note("later")
+            tasks.append(host.commander.start(DoApart("inner")))
+
+        tasks: list[asyncio.Task[Any]] = []
+        async with asyncio.timeout(10):
+            with pytest.raises(InvalidStateError, match="Do, which has called it, is writing"):
+                await host.desk.call("after")
+            assert await host.notes() == []
+            await host.desk.call("before")
+            await host.desk.call("later")
+            await tasks[0]
+        assert len(await host.notes()) == 4

@@ -167,6 +167,7 @@ class Commander:
         """
         if outermost or chain is not None or items is not None:
             context = self._context(command, outermost, chain)
+            context.caller = current.get()
             if items is not None:
                 context.items.update(items)
             return self._handle(context)
@@ -175,7 +176,9 @@ class Commander:
         found = self._chains.get(kind) or self.chain_of(kind)
         outer = current.get()
         if outer is not None and self._is_apart(found, outer):
-            outer = None
+            context = CommandContext(self, command, found)
+            context.caller = outer
+            return self._handle(context)
         return self._handle(CommandContext(self, command, found, outer))
 
     async def run(
@@ -221,7 +224,7 @@ class Commander:
         if self.is_closed:
             raise InvalidStateError("The commander was closed: it starts no commands any more.")
         loop = asyncio.get_running_loop()
-        work = self.call(command, outermost=True, chain=chain)
+        work = self._handle(self._context(command, True, chain))
         # Not by the loop: one that makes eager tasks would begin here and now. The caller's
         # context, for the trace: commands that are on their own take nothing else from it.
         task = asyncio.Task(work, loop=loop, name=f"afresh command {type(command).__qualname__}")
@@ -303,6 +306,7 @@ class Commander:
             raise
         finally:
             context.is_completed = True
+            context.caller = None
             if recording is not None:
                 recording.end(failure)
             if failure is not None:

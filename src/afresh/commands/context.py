@@ -34,6 +34,8 @@ class CommandContext(msgspec.Struct, Generic[T], eq=False, weakref=True):
     """What it goes through."""
     outer: CommandContext[Any] | None = None
     """The context of the command whose handler called this one; None where none did."""
+    caller: CommandContext[Any] | None = None
+    """Of a command that is on its own: that of the handler which called it, and may wait for it."""
     is_completed: bool = False
     """Whether the command was handled, well or not."""
     freshness: str = ""

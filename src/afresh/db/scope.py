@@ -17,8 +17,9 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
+from afresh.commands import CommandContext
 from afresh.errors import InvalidStateError
-from afresh.operations.operation import Operation, Slot
+from afresh.operations.operation import Operation, Slot, slot_of
 from afresh.operations.outbox import Outbox
 from afresh.operations.parts import Level
 from afresh.operations.pipeline import COMMIT_GUARD, CommitGuard, Operations
@@ -104,7 +105,13 @@ class DatabaseScope:
         return self._connection
 
     async def begin(self) -> None:
-        """Begin the transaction."""
+        """Begin the transaction.
+
+        Raises:
+            InvalidStateError: a transaction waits for it that it would have to wait for.
+        """
+        if self.shard.dialect == "sqlite" and self.slot is not None:
+            self._check_callers(self.slot.context.caller)
         self._is_beginning = True
         try:
             self._connection = await self.shard.connect(self.isolation)
@@ -119,6 +126,25 @@ class DatabaseScope:
     def outbox(self) -> Outbox | None:
         """What takes messages to other services; None where there is no broker."""
         return self._operations.outbox
+
+    def _check_callers(self, caller: CommandContext[Any] | None) -> None:
+        """Complain if a handler that has written to the same SQLite has called this command."""
+        while caller is not None:
+            slot = slot_of(caller)
+            operation = slot.operation if slot is not None else None
+            scope = operation.scope if operation is not None else None
+            if (
+                isinstance(scope, DatabaseScope)
+                and scope.shard is self.shard
+                and scope._connection is not None
+            ):
+                raise InvalidStateError(
+                    f"{type(self.operation.command).__qualname__} would wait for ever: SQLite lets "
+                    f"one write at a time, and {type(caller.command).__qualname__}, which has "
+                    "called it, is writing. Call it before that writes, or leave it to "
+                    "commander.start() or op.add_event()."
+                )
+            caller = caller.outermost.caller
 
     # -- whose turn it is
 
