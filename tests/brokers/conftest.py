@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports.memory import MemoryBroker
 
-TRANSPORTS = ["memory", "rabbitmq", "nats", "redis"]
+TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka"]
 _SERVERS = {"redis": "valkey"}
+_OPTIONS: dict[str, dict[str, Any]] = {"kafka": {"idempotent": False}}  # Tansu can't
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -30,7 +32,7 @@ async def connect_transport(
         if url == "memory://":
             made.append(MemoryTransport(broker=broker))
         else:
-            made.append(open_transport(url))
+            made.append(open_transport(url, **_OPTIONS.get(request.param, {})))
         return made[-1]
 
     yield make

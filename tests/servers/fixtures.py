@@ -1,10 +1,10 @@
-"""Real servers as fixtures for every test: PostgreSQL, MariaDB, Valkey, NATS; and fresh databases.
+"""Real servers as fixtures for every test: databases, brokers, and a fresh database for each.
 
 `tests/conftest.py` makes this a plugin. A server starts when the first test asks for it and serves
 its whole process (each worker of pytest-xdist has its own); a test that stops or kills PostgreSQL
-takes `postgres_server`, which is its alone. AFRESH_TEST_POSTGRES, _MARIADB, _VALKEY and _NATS name
-servers to use in their place. A test is skipped, with a line that says how to get it, where there
-is no server, and fails there under AFRESH_REQUIRE_SERVERS=1.
+takes `postgres_server`, which is its alone. AFRESH_TEST_POSTGRES, _MARIADB, _VALKEY, _NATS,
+_RABBITMQ and _KAFKA name servers to use in their place. A test is skipped, with a line that says
+how to get it, where there is no server, and fails there under AFRESH_REQUIRE_SERVERS=1.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from .kafka import Kafka
 from .mariadb import MariaDB
 from .nats import Nats
 from .postgresql import PostgreSQL
@@ -81,6 +82,12 @@ def nats() -> Iterator[str]:
 def rabbitmq() -> Iterator[str]:
     """The URL of a RabbitMQ: `amqp://…`."""
     yield from _served(RabbitMQ)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """The URL of a broker that speaks Kafka's protocol: `kafka://…`; not idempotent."""
+    yield from _served(Kafka)
 
 
 @pytest.fixture
