@@ -69,6 +69,7 @@ _LOOK_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 _COMMIT_SECONDS = 0.1
 _REVOKE_SECONDS = 5.0
+_LEAVE_SECONDS = 30.0  # one that is about to join is let in first
 _ROOM = 48_576  # for headers
 # Whether a consumer is alive is told by its heartbeat; how long handlers take is their affair.
 _HANDLED_MILLISECONDS = 86_400_000
@@ -465,7 +466,7 @@ class _Subscribed(Subscribed, ConsumerRebalanceListener):  # type: ignore[misc]
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             with contextlib.suppress(Exception):
-                async with asyncio.timeout(_CONNECT_SECONDS):
+                async with asyncio.timeout(_LEAVE_SECONDS):
                     await consumer.stop()
 
     async def _work(self) -> None:
