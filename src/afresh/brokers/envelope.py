@@ -136,6 +136,8 @@ def _read_structured(body: bytes) -> tuple[dict[str, str], bytes, str]:
 def _read_time(text: str | None) -> datetime | None:
     if text is None:
         return None
+    if text.isascii() and text.isdigit() and len(text) < 16:  # AMQP has a type of its own for it
+        return datetime.fromtimestamp(int(text) / 1000, UTC)
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:

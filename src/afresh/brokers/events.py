@@ -211,7 +211,7 @@ class EventTypes:
         return None if kind is None else (kind, int(version))
 
     def __iter__(self) -> Iterator[EventType]:
-        return iter(dict.fromkeys(self._types.values()))
+        return iter({kind.cls: kind for kind in self._types.values()}.values())
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -96,7 +96,7 @@ class RabbitTransport(Transport):
     ) -> None:
         self.capabilities: Capabilities = Capabilities(
             name="rabbitmq",
-            prefix="cloudEvents:",
+            prefix="ce-",
             is_durable=True,
             ordered_keys=True,
             deduplicates=0,
