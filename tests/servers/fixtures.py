@@ -32,7 +32,8 @@ from .valkey import Valkey
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
-def _made(server_class: type[AnyServer]) -> AnyServer:
+def made(server_class: type[AnyServer]) -> AnyServer:
+    """A server that is yet to be started; the test is skipped, or fails, where there is none."""
     try:
         return server_class()
     except ServerMissing as error:
@@ -48,7 +49,7 @@ def _served(server_class: type[Server]) -> Iterator[str]:
     if named:
         yield named
         return
-    server = _made(server_class)
+    server = made(server_class)
     server.start()
     yield server.url
     server.close()
@@ -93,7 +94,7 @@ def kafka() -> Iterator[str]:
 @pytest.fixture
 def postgres_server() -> Iterator[PostgreSQL]:
     """A running PostgreSQL of this test alone: to be stopped, killed, restarted."""
-    server = _made(PostgreSQL)
+    server = made(PostgreSQL)
     server.start()
     yield server
     server.close()
