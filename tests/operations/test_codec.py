@@ -139,6 +139,12 @@ def test_a_secret_is_written_bare_and_shown_masked(codec: LogCodec) -> None:
     assert "tea" not in repr(found)
 
 
+def test_the_record_of_a_command_has_no_secrets(codec: LogCodec) -> None:
+    text = codec.record(SignIn("ann", Secret("tea")))
+    assert text == '{"t":"SignIn","d":{"name":"ann","password":"***"}}'
+    assert codec.record(Rename(1)) == codec.encode(Rename(1))
+
+
 # -- versions
 
 

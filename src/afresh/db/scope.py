@@ -312,7 +312,7 @@ class DatabaseScope:
             return
         command = None
         if operation.command is not None and self._logs_commands:
-            command = self._operations.codec.encode(operation.command)
+            command = self._operations.codec.record(operation.command)
         values = {
             "uuid": operation.uuid,
             "host_id": operation.host_id,

@@ -5,16 +5,21 @@ A tag finds a type because that was added to the registry of commands, and for n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
 
-from afresh.commands import CommandOf, CommandRegistry
+from afresh.commands import CommandOf, CommandRegistry, Secret
 from afresh.commands.command import upcast, version_of
 from afresh.errors import DefinitionError, FormatError, LogDecodeError
 from afresh.rpc.formats import Codec, get_format
+from afresh.rpc.formats.types import reachable, shape_of
 
 __all__ = ["MAX_SIZE", "LogCodec"]
+
+MASK = "***"
+"""What stands for a secret in a record."""
 
 MAX_SIZE = 256 * 1024
 """Bytes that a command may take in a log: every host reads it."""
@@ -48,15 +53,40 @@ class LogCodec:
         self.max_size: int = max_size
         self._format = get_format("json5np")
         self._codecs: dict[type, Codec] = {}
+        self._have_secrets: dict[type, bool] = {}
 
     def encode(self, command: CommandOf[Any]) -> str:
-        """Return the text of a command.
+        """Return the text of a command, from which it can be read again.
+
+        Raises:
+            DefinitionError: its type is not registered, or can't be written.
+            ValueError: it is too long.
+        """
+        return self._enclose(type(command), lambda codec: codec.encode_one(command))
+
+    def record(self, command: CommandOf[Any]) -> str:
+        """Return the text of a command as a record of what was done, without its secrets.
 
         Raises:
             DefinitionError: its type is not registered, or can't be written.
             ValueError: it is too long.
         """
         kind = type(command)
+        has_secrets = self._have_secrets.get(kind)
+        if has_secrets is None:
+            has_secrets = self._have_secrets[kind] = any(
+                getattr(each, "cls", None) is Secret for each in reachable([shape_of(kind)])
+            )
+        if not has_secrets:
+            return self.encode(command)
+        return self._enclose(kind, lambda _: msgspec.json.encode(command, enc_hook=self._masked))
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, Secret):
+            return MASK
+        return msgspec.Raw(self._codec(type(value)).encode_one(value))
+
+    def _enclose(self, kind: type, write: Callable[[Codec], bytes]) -> str:
         tag = self.registry.tag_of(kind)
         if tag is None:
             raise DefinitionError(
@@ -64,7 +94,7 @@ class LogCodec:
                 "it: add a service that handles it, or commander.registry.add(…)."
             )
         try:
-            fields = msgspec.Raw(self._codec(kind).encode_one(command))
+            fields = msgspec.Raw(write(self._codec(kind)))
         except FormatError as error:
             raise DefinitionError(f"{kind.__qualname__} can't be written: {error}") from error
         data = _write(_Envelope(tag, fields, version_of(kind)))
