@@ -79,11 +79,11 @@ ORDINARY = settings(
 )
 
 
-together = pytest.mark.xdist_group("tracked histories")
+in_one_process = pytest.mark.xdist_group("tracked histories")
 """The one counts what the other did."""
 
 
-@together
+@in_one_process
 @settings(ORDINARY, max_examples=HISTORIES)
 @given(some=some_queries, plan=plans)
 def test_after_any_history_nothing_is_stale(
@@ -93,7 +93,7 @@ def test_after_any_history_nothing_is_stale(
         world.runner.run(live(world.hosts, some, plan))
 
 
-@together
+@in_one_process
 def test_the_histories_are_no_empty_ones(world: World) -> None:
     """They have made results stale, in races too, and left others alone."""
     assert TALLY["histories"] >= min(HISTORIES, 200)
