@@ -79,23 +79,16 @@ ORDINARY = settings(
 )
 
 
-in_one_process = pytest.mark.xdist_group("tracked histories")
-"""The one counts what the other did."""
+@pytest.mark.soak
+def test_after_any_history_nothing_is_stale(world: World) -> None:
+    @settings(ORDINARY, max_examples=HISTORIES)
+    @given(some=some_queries, plan=plans)
+    def histories(some: list[Query], plan: list[Any]) -> None:
+        with fresh_graph():
+            world.runner.run(live(world.hosts, some, plan))
 
-
-@in_one_process
-@settings(ORDINARY, max_examples=HISTORIES)
-@given(some=some_queries, plan=plans)
-def test_after_any_history_nothing_is_stale(
-    world: World, some: list[Query], plan: list[Any]
-) -> None:
-    with fresh_graph():
-        world.runner.run(live(world.hosts, some, plan))
-
-
-@in_one_process
-def test_the_histories_are_no_empty_ones(world: World) -> None:
-    """They have made results stale, in races too, and left others alone."""
+    histories()
+    # They were no empty ones: they have made results stale, in races too, and left others alone.
     assert TALLY["histories"] >= min(HISTORIES, 200)
     assert TALLY["committed"] > 5 * TALLY["refused"] > 0
     assert TALLY["stale at once"] > TALLY["histories"]
