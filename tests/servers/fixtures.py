@@ -27,6 +27,7 @@ from .nats import Nats
 from .postgresql import PostgreSQL
 from .processes import Server, ServerMissing
 from .rabbitmq import RabbitMQ
+from .servicebus import ServiceBus
 from .valkey import Valkey
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -89,6 +90,12 @@ def rabbitmq() -> Iterator[str]:
 def kafka() -> Iterator[str]:
     """The URL of a broker that speaks Kafka's protocol: `kafka://…`; not idempotent."""
     yield from _served(Kafka)
+
+
+@pytest.fixture(scope="session")
+def servicebus() -> Iterator[str]:
+    """The URL of a namespace of Azure Service Bus: `servicebus://…`."""
+    yield from _served(ServiceBus)
 
 
 @pytest.fixture
