@@ -619,3 +619,13 @@ def count_statements(log: Log, part: str) -> Callable[[], int]:
         number += part in statement
 
     return lambda: number
+
+
+async def test_nobody_is_warned_of_what_was_committed_before_a_host_began(
+    caplog: pytest.LogCaptureFixture, log: Log, start_host: Start
+):
+    await log.add(logged_at=datetime.now(UTC) - timedelta(seconds=2))
+    host = await start_host(log)
+    await host.look()
+    assert len(host.applied) == 1
+    assert "after its commit" not in caplog.text

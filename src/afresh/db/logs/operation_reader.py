@@ -111,6 +111,7 @@ class OperationLogReader(Worker):
         self._reads = 0
         self._last_read = 0.0
         self._lag = 0.0
+        self._committed_before = 0
         self._path = "batch"
         self._warned_at = -_WARN_EVERY
         self._late = 0
@@ -153,6 +154,7 @@ class OperationLogReader(Worker):
     async def prepare(self) -> None:
         ((newest, recent),) = await self._fetch(self._ends)
         self._is_at_beginning = newest is None
+        self._committed_before = newest or 0
         self._cursor = recent or (newest or 0) + 1
         before = [row[0] for row in await self._fetch(self._before, cursor=self._cursor)]
         seen = [*reversed(before), self._cursor]
@@ -391,7 +393,7 @@ class OperationLogReader(Worker):
         recorder = find_recorder()
         if recorder is not None:
             recorder.operation_delay(self._shard.name, self._path, lag)
-        if lag <= self.options.warn_above:
+        if lag <= self.options.warn_above or logged.index <= self._committed_before:
             return
         now = current_clock().now()
         if now - self._warned_at < _WARN_EVERY:
