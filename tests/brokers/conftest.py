@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from afresh.brokers import MemoryTransport, Transport, open_transport
+from afresh.brokers.transports import kafka
 from afresh.brokers.transports.memory import MemoryBroker
 
 TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka"]
 _SERVERS = {"redis": "valkey"}
 _OPTIONS: dict[str, dict[str, Any]] = {"kafka": {"idempotent": False}}  # Tansu can't
+
+
+@pytest.fixture(autouse=True)
+def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tansu lets nobody into a group before the session of who left it would have ended."""
+    monkeypatch.setattr(kafka, "SESSION_SECONDS", 2.0)
 
 
 @pytest.fixture(params=TRANSPORTS)

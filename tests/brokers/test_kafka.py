@@ -8,13 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from afresh.brokers import Ack, Disposition, IncomingMessage, Subscription
+from afresh.brokers.transports import kafka as kafka_transport
 from afresh.brokers.transports.kafka import KafkaTransport
 from tests.brokers.test_transports import WITHIN, Seen, ids, message
 
 
 @pytest.fixture
-def idempotent_kafka() -> Iterator[str]:
+def idempotent_kafka(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of librdkafka's mock of a cluster, which knows idempotent producers."""
+    # It lets nobody into a group within three seconds.
+    monkeypatch.setattr(kafka_transport, "SESSION_SECONDS", 10.0)
     confluent_kafka = pytest.importorskip("confluent_kafka")
     producer = confluent_kafka.Producer({"test.mock.num.brokers": 1, "log_level": 0})
     (broker,) = producer.list_topics(timeout=10).brokers.values()

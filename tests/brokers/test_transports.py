@@ -20,8 +20,7 @@ from afresh.brokers import (
 )
 
 WITHIN = 60.0
-"""Seconds within which a message must have come, however busy the machine is; Tansu lets nobody
-into a group for up to twenty seconds after somebody left it."""
+"""Seconds within which a message must have come, however busy the machine is."""
 
 
 class Seen:

@@ -60,6 +60,9 @@ __all__ = ["KafkaTransport"]
 MAX_BYTES = 1_000_000
 """What brokers take unless they are told otherwise, less room for headers."""
 
+SESSION_SECONDS = 10.0
+"""A host that was not heard of in this time is out, and others get its partitions."""
+
 LATER_MOST = 1_000
 """How many records of a group wait here for their time; more are left at the broker meanwhile."""
 
@@ -455,6 +458,9 @@ class _Subscribed(Subscribed, ConsumerRebalanceListener):  # type: ignore[misc]
             # Positions of new groups were set before: what has none is a partition that is new.
             auto_offset_reset="earliest",
             max_poll_interval_ms=_HANDLED_MILLISECONDS,
+            session_timeout_ms=int(SESSION_SECONDS * 1000),
+            heartbeat_interval_ms=int(SESSION_SECONDS * 300),
+            rebalance_timeout_ms=int(2 * _REVOKE_SECONDS * 1000),
         )
         self._consumer = consumer
         await consumer.start()
