@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,7 +74,8 @@ _PORT = 5671
 _EMULATOR_PORT = 5300
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 10.0
-_WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 0.2
+_LOOK_SECONDS = 0.5
 _DEAD_SECONDS = 5.0
 _BATCH_BYTES = 200_000
 _MOST_DELIVERIES = 2_000
@@ -142,6 +143,7 @@ class ServiceBusTransport(Transport):
         self._senders: dict[str, _Sender] = {}
         self._dead_receivers: dict[tuple[str, str], ServiceBusReceiver] = {}
         self._dead_lock = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._topics: set[str] = set()
         self._error: str | None = "Azure Service Bus is not connected."
 
@@ -187,8 +189,14 @@ class ServiceBusTransport(Transport):
         opened += [each.sender for each in self._senders.values()]
         self._senders.clear()
         self._dead_receivers.clear()
-        await asyncio.gather(*(_close(each) for each in opened))
+        await asyncio.gather(*(_close(each) for each in opened), *self._leaving)
         await client.close()
+
+    def _leave(self, ending: Coroutine[Any, Any, None]) -> None:
+        """End a subscription meanwhile; `aclose` waits for that."""
+        task = start_background(ending, name="end of a subscription at Azure Service Bus")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     # -- topics and subscriptions
 
@@ -471,7 +479,7 @@ class _Subscribed(Subscribed):
                 if receiver is not None:
                     self._receiver = None
                     await _close(receiver)
-                await asyncio.sleep(_WAIT_SECONDS)
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _open_again(self) -> ServiceBusReceiver:
         receiver = await self._open()
@@ -493,10 +501,10 @@ class _Subscribed(Subscribed):
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(_WAIT_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             now = time.monotonic()
             for held in [each for each in self._held.values() if each.renew_at <= now]:
-                held.renew_at = now + _WAIT_SECONDS
+                held.renew_at = now + _LOOK_SECONDS
                 if held.receiver is self._receiver:
                     with contextlib.suppress(Exception):  # it is tried again, or comes again
                         await held.receiver.renew_message_lock(held.raw, timeout=_SEND_SECONDS)
@@ -542,14 +550,18 @@ class _Subscribed(Subscribed):
         await asyncio.wait([receiving])
         renewing.cancel()
         await asyncio.wait([renewing])
-        receiver = self._receiver
-        if receiver is not None:
-            for held in self._held.values():
-                if held.receiver is receiver:
-                    with contextlib.suppress(Exception):  # the lock is lost: it comes again
-                        await receiver.abandon_message(held.raw)
-            await _close(receiver)
+        for held in self._held.values():
+            if held.receiver is self._receiver:
+                with contextlib.suppress(Exception):  # the lock is lost: it comes again
+                    await held.receiver.abandon_message(held.raw)
         self._held.clear()
+        self._transport._leave(self._detach())
+
+    async def _detach(self) -> None:
+        """Give back what was fetched ahead; the SDK takes a second for that."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            await _close(receiver)
         if self._subscription.mode == "broadcast":
             await self._transport._forget(self._subscription.destination, self._name)
 
