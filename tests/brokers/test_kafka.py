@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from afresh.brokers import Ack, Disposition, IncomingMessage, Subscription
+from afresh.brokers import Ack, Disposition, IncomingMessage, Retry, Subscription
 from afresh.brokers.transports import kafka as kafka_transport
 from afresh.brokers.transports.kafka import KafkaTransport
 from tests.brokers.test_transports import WITHIN, Seen, ids, message
@@ -85,3 +85,17 @@ async def test_a_group_that_was_away_hears_what_it_missed(kafka: str, destinatio
         await seen.wait(2)
         assert sorted(ids(seen.messages)) == ["m1", "m2"]
         await second.aclose()
+
+
+async def test_what_waits_for_its_time_is_left_at_the_broker_when_it_is_too_much(
+    kafka: str, destination: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_transport, "LATER_MOST", 1)
+    seen = Seen(lambda came: Ack() if came.deliveries > 1 else Retry(0.3))
+    async with KafkaTransport(kafka, idempotent=False, partitions=2) as transport:
+        subscription = Subscription(destination, "readers", prefetch=1)
+        subscribed = await transport.subscribe(subscription, seen)
+        await transport.publish([message(number, destination) for number in range(5)])
+        await seen.wait(10)
+        assert sorted(ids(seen.messages)) == sorted(2 * [f"m{number}" for number in range(5)])
+        await subscribed.aclose()

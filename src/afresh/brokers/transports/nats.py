@@ -249,6 +249,7 @@ class NatsTransport(Transport):
         try:
             await subscribed.start()
         except Exception as error:
+            await subscribed._lanes.aclose(0)
             raise ConnectionError(f"NATS refuses the subscription: {error}") from error
         return subscribed
 

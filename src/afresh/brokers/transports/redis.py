@@ -243,6 +243,8 @@ class RedisTransport(Transport):
         try:
             await subscribed.start()
         except Exception as error:
+            await subscribed._lanes.aclose(0)
+            await subscribed._detach()
             raise ConnectionError(f"Redis refuses the subscription: {error}") from error
         return subscribed
 
