@@ -432,6 +432,8 @@ class _Subscribed(Subscribed):
             self._name = f"{self._group[:36]}-{secrets.token_hex(6)}"
         self._lanes = Lanes(subscription, handler)
         self._receiver: ServiceBusReceiver | None = None
+        # Of two that read from a link at once, one gets the answer that the other waits for.
+        self._reading = asyncio.Lock()
         self._held: dict[int, _Held] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -470,7 +472,8 @@ class _Subscribed(Subscribed):
             try:
                 if receiver is None:
                     receiver = await self._open_again()
-                found = await receiver.receive_messages(1, max_wait_time=_WAIT_SECONDS)
+                async with self._reading:
+                    found = await receiver.receive_messages(1, max_wait_time=_WAIT_SECONDS)
                 for raw in found:
                     await self._take(raw, receiver)
             except Exception as error:
@@ -493,7 +496,8 @@ class _Subscribed(Subscribed):
         if remaining <= 0:
             return  # it waited here for too long, and comes again
         if _texts(raw).get(_GROUP, self._group) != self._group:
-            await receiver.complete_message(raw)  # a copy that is for another group
+            async with self._reading:
+                await receiver.complete_message(raw)  # a copy that is for another group
             return
         held = _Held(raw, receiver, time.monotonic() + remaining / 2)
         self._held[id(held)] = held
@@ -506,9 +510,11 @@ class _Subscribed(Subscribed):
             for held in [each for each in self._held.values() if each.renew_at <= now]:
                 held.renew_at = now + _LOOK_SECONDS
                 if held.receiver is self._receiver:
-                    with contextlib.suppress(Exception):  # it is tried again, or comes again
-                        await held.receiver.renew_message_lock(held.raw, timeout=_SEND_SECONDS)
-                        held.renew_at = now + _remaining(held.raw) / 2
+                    # It is tried again, or the message comes again.
+                    with contextlib.suppress(Exception):
+                        async with self._reading:
+                            await held.receiver.renew_message_lock(held.raw, timeout=_SEND_SECONDS)
+                        held.renew_at = time.monotonic() + _remaining(held.raw) / 2
 
     def _settling(self, held: _Held) -> Settle:
         async def settle(disposition: Disposition) -> None:
@@ -516,21 +522,22 @@ class _Subscribed(Subscribed):
             raw, receiver = held.raw, held.receiver
             if receiver is not self._receiver:
                 raise ConnectionError("the connection was lost that it was received by")
-            is_broadcast = self._subscription.mode == "broadcast"
             match disposition:
-                case Retry(delay) if delay <= 0 or is_broadcast:
-                    await receiver.abandon_message(raw)
-                    return
-                case Retry(delay):
+                case Retry(delay) if delay > 0 and self._subscription.mode == "group":
                     await self._send_later(raw, delay)
-                case DeadLetter(reason, error) if not is_broadcast:
-                    await receiver.dead_letter_message(
-                        raw, reason=reason[:_MOST_TEXT], error_description=error[:_MOST_TEXT]
-                    )
-                    return
-                case Ack() | DeadLetter():
-                    pass
-            await receiver.complete_message(raw)
+                    disposition = Ack()
+                case DeadLetter() if self._subscription.mode == "broadcast":
+                    disposition = Ack()
+            async with self._reading:
+                match disposition:
+                    case Ack():
+                        await receiver.complete_message(raw)
+                    case Retry():
+                        await receiver.abandon_message(raw)
+                    case DeadLetter(reason, error):
+                        await receiver.dead_letter_message(
+                            raw, reason=reason[:_MOST_TEXT], error_description=error[:_MOST_TEXT]
+                        )
 
         return settle
 
