@@ -46,7 +46,7 @@ def pytest_configure() -> None:
         )
 
 
-SERVERS = {"mariadb", "nats", "postgres", "rabbitmq", "valkey"}
+SERVERS = {"mariadb", "nats", "postgres", "rabbitmq", "servicebus", "valkey"}
 """The fixtures of servers, and what tests for several databases or brokers call them."""
 
 

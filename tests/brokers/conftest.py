@@ -12,7 +12,7 @@ from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports import kafka
 from afresh.brokers.transports.memory import MemoryBroker
 
-TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka"]
+TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka", "servicebus"]
 _SERVERS = {"redis": "valkey"}
 _OPTIONS: dict[str, dict[str, Any]] = {"kafka": {"idempotent": False}}  # Tansu can't
 

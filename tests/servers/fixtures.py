@@ -3,8 +3,8 @@
 `tests/conftest.py` makes this a plugin. A server starts when the first test asks for it and serves
 its whole process (each worker of pytest-xdist has its own); a test that stops or kills PostgreSQL
 takes `postgres_server`, which is its alone. AFRESH_TEST_POSTGRES, _MARIADB, _VALKEY, _NATS,
-_RABBITMQ and _KAFKA name servers to use in their place. A test is skipped, with a line that says
-how to get it, where there is no server, and fails there under AFRESH_REQUIRE_SERVERS=1.
+_RABBITMQ, _KAFKA and _SERVICEBUS name servers to use in their place. A test is skipped, with a line
+that says how to get it, where there is no server, and fails there under AFRESH_REQUIRE_SERVERS=1.
 """
 
 from __future__ import annotations
