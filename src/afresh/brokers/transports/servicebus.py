@@ -478,6 +478,8 @@ class _Subscribed(Subscribed):
                     await self._take(raw, receiver)
             except Exception as error:
                 self._transport._note(error)
+                # The topic may have been deleted meanwhile, with all its subscriptions.
+                self._transport._topics.discard(self._subscription.destination)
                 self._error = f"{type(error).__name__}: {error}"
                 if receiver is not None:
                     self._receiver = None
