@@ -343,3 +343,17 @@ async def test_closing_twice_is_closing_once(connect_transport: Callable[[], Tra
     await transport.aclose()
     await transport.aclose()
     assert not transport.health()["connected"]
+
+
+async def test_a_transport_can_be_closed_while_subscriptions_are_open(
+    connect_transport: Callable[[], Transport], destination: str
+) -> None:
+    transport = connect_transport()
+    await transport.start()
+    seen = Seen()
+    subscribed = await transport.subscribe(Subscription(destination, "readers"), seen)
+    await transport.publish([message(1, destination)])
+    await seen.wait(1)
+    async with asyncio.timeout(WITHIN):
+        await transport.aclose()
+        await subscribed.aclose(0)

@@ -84,6 +84,7 @@ async def test_attempts_are_counted_with_the_time_between_them(reader: Any) -> N
 
 
 def test_nothing_is_recorded_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry._instruments.cache_clear()
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     record_failure(Through, Transience.TRANSIENT, "scheduled", 1)
     assert telemetry._instruments.cache_info().currsize == 0

@@ -109,7 +109,7 @@ class Windows:
             device_scale_factor=2 if is_phone else 1,
         )
         page = await context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         await page.goto(url)

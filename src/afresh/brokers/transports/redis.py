@@ -135,6 +135,7 @@ class RedisTransport(Transport):
         self._max_length = max_length
         self._connection: Any = None
         self._is_connected = False
+        self._subscribed: set[Subscribed] = set()
 
     # -- the connection
 
@@ -154,6 +155,8 @@ class RedisTransport(Transport):
         return {"connected": connected, "error": None if connected else "Redis is not connected."}
 
     async def aclose(self) -> None:
+        for subscribed in list(self._subscribed):
+            await subscribed.aclose(0)
         connection, self._connection = self._connection, None
         self._is_connected = False
         if connection is not None and self._is_owned:
@@ -246,6 +249,7 @@ class RedisTransport(Transport):
             await subscribed._lanes.aclose(0)
             await subscribed._detach()
             raise ConnectionError(f"Redis refuses the subscription: {error}") from error
+        self._subscribed.add(subscribed)
         return subscribed
 
     # -- dead messages
@@ -402,6 +406,7 @@ class _Reading(Subscribed):
         await self._lanes.put(message, settle)
 
     async def aclose(self, drain: float = 30.0) -> None:
+        self._transport._subscribed.discard(self)
         if self._is_closing:
             return
         self._is_closing = True

@@ -144,6 +144,7 @@ class ServiceBusTransport(Transport):
         self._dead_receivers: dict[tuple[str, str], ServiceBusReceiver] = {}
         self._dead_lock = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._subscribed: set[_Subscribed] = set()
         self._topics: set[str] = set()
         self._error: str | None = "Azure Service Bus is not connected."
 
@@ -181,6 +182,9 @@ class ServiceBusTransport(Transport):
         return {"connected": self._error is None, "error": self._error}
 
     async def aclose(self) -> None:
+        # The SDK waits for ever for a receiver that is closed while it reads.
+        for subscribed in list(self._subscribed):
+            await subscribed.aclose(0)
         client, self._client = self._client, None
         self._error = "Azure Service Bus is not connected."
         if client is None:
@@ -318,6 +322,7 @@ class ServiceBusTransport(Transport):
         except Exception as error:
             self._note(error)
             raise ConnectionError(f"Azure Service Bus refuses the subscription: {error}") from error
+        self._subscribed.add(subscribed)
         return subscribed
 
     # -- dead messages
@@ -549,6 +554,7 @@ class _Subscribed(Subscribed):
         await self._transport._send_again(self._subscription.destination, copy)
 
     async def aclose(self, drain: float = 30.0) -> None:
+        self._transport._subscribed.discard(self)
         if not self._tasks:
             return
         receiving, renewing = self._tasks
