@@ -86,7 +86,8 @@ async def test_a_method_that_the_server_does_not_have_is_an_error(
 ) -> None:
     pair.service(Counters, MemoryCounters())
     time = pair.peer.service(Time)
-    with pytest.raises(EndpointNotFoundError, match="Time"):
+    # In the compact format, a server knows the names of its own methods only.
+    with pytest.raises(EndpointNotFoundError, match=r"Time|Service\.Method<"):
         await time.now()
     pair.server.serve(Time, ServerTime())
     await clock.advance(60)
