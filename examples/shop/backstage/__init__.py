@@ -1,0 +1,1 @@
+"""What is behind the shop: who runs, what flows between them, and levers that break it."""

@@ -1,0 +1,1 @@
+"""Three services beside the shop, each a process of its own, fed by the message broker."""
