@@ -9,8 +9,7 @@ from sqlalchemy import ForeignKey, String, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from afresh.db import Database
-from afresh.db.tables import UtcTimestamp
+from afresh.db import Database, UtcTimestamp
 
 
 class Base(DeclarativeBase):

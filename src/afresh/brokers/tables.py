@@ -11,23 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    text,
-)
+from sqlalchemy import Identity, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, registry
 
-from afresh.db.tables import UtcTimestamp
+from afresh.db.columns import (
+    BIG,
+    LONG,
+    ZERO,
+    UtcTimestamp,
+    exact_text,
+    marked_tables,
+    table_name_of,
+)
 from afresh.errors import DefinitionError
 
 __all__ = [
@@ -42,20 +38,6 @@ __all__ = [
 
 _MARK = "afresh_broker"
 """Key of `Column.info` that tells which table it is."""
-
-_big = BigInteger().with_variant(Integer, "sqlite")
-_zero = text("0")
-
-
-def _exact(length: int) -> String:
-    """Text that is compared as it is written."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, "mysql", "mariadb")
-
-
-def _long() -> Text:
-    long = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
-    return Text().with_variant(long, "mysql", "mariadb")
 
 
 class OutboxState(enum.IntEnum):
@@ -80,25 +62,25 @@ class OutboxMixin:
     """
 
     id: Mapped[int] = mapped_column(
-        _big, Identity(always=False), primary_key=True, info={_MARK: "outbox"}
+        BIG, Identity(always=False), primary_key=True, info={_MARK: "outbox"}
     )
-    message_id: Mapped[str] = mapped_column(_exact(200), unique=True)
-    destination: Mapped[str] = mapped_column(_exact(200))
-    key: Mapped[str | None] = mapped_column(_exact(200))
+    message_id: Mapped[str] = mapped_column(exact_text(200), unique=True)
+    destination: Mapped[str] = mapped_column(exact_text(200))
+    key: Mapped[str | None] = mapped_column(exact_text(200))
     bucket: Mapped[int] = mapped_column(SmallInteger)
-    type: Mapped[str] = mapped_column(_exact(200))
-    content_type: Mapped[str] = mapped_column(_exact(100))
-    headers: Mapped[str] = mapped_column(_long())
+    type: Mapped[str] = mapped_column(exact_text(200))
+    content_type: Mapped[str] = mapped_column(exact_text(100))
+    headers: Mapped[str] = mapped_column(LONG)
     body: Mapped[bytes] = mapped_column(
         LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
     )
-    operation_uuid: Mapped[str] = mapped_column(_exact(40))
+    operation_uuid: Mapped[str] = mapped_column(exact_text(40))
     created_at: Mapped[datetime] = mapped_column(UtcTimestamp)
     not_before: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    state: Mapped[int] = mapped_column(SmallInteger, server_default=_zero)
-    attempts: Mapped[int] = mapped_column(Integer, server_default=_zero)
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
+    attempts: Mapped[int] = mapped_column(Integer, server_default=ZERO)
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    last_error: Mapped[str | None] = mapped_column(_long())
+    last_error: Mapped[str | None] = mapped_column(LONG)
     published_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
 
     @staticmethod
@@ -120,7 +102,7 @@ class OutboxMixin:
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> Any:
-        return (*cls.outbox_indexes(_name_of(cls)), {"sqlite_autoincrement": True})
+        return (*cls.outbox_indexes(table_name_of(cls)), {"sqlite_autoincrement": True})
 
 
 class OutboxLeaseMixin:
@@ -129,23 +111,18 @@ class OutboxLeaseMixin:
     bucket: Mapped[int] = mapped_column(
         SmallInteger, primary_key=True, autoincrement=False, info={_MARK: "leases"}
     )
-    owner: Mapped[str | None] = mapped_column(_exact(64))
-    epoch: Mapped[int] = mapped_column(_big, server_default=_zero)
+    owner: Mapped[str | None] = mapped_column(exact_text(64))
+    epoch: Mapped[int] = mapped_column(BIG, server_default=ZERO)
     expires_at: Mapped[datetime] = mapped_column(UtcTimestamp)
 
 
 class InboxMixin:
     """Columns of the inbox: messages that a group has handled."""
 
-    group: Mapped[str] = mapped_column(_exact(100), primary_key=True, info={_MARK: "inbox"})
-    source: Mapped[str] = mapped_column(_exact(200), primary_key=True)
-    message_id: Mapped[str] = mapped_column(_exact(200), primary_key=True)
+    group: Mapped[str] = mapped_column(exact_text(100), primary_key=True, info={_MARK: "inbox"})
+    source: Mapped[str] = mapped_column(exact_text(200), primary_key=True)
+    message_id: Mapped[str] = mapped_column(exact_text(200), primary_key=True)
     handled_at: Mapped[datetime] = mapped_column(UtcTimestamp, index=True)
-
-
-def _name_of(model: type) -> str:
-    name: str = getattr(model, "__tablename__", model.__name__)
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +185,7 @@ def find_broker_tables(metadata: MetaData) -> BrokerTables | None:
     Raises:
         DefinitionError: it has some of them only.
     """
-    found = {
-        kind: table
-        for table in metadata.tables.values()
-        for column in table.columns
-        if (kind := column.info.get(_MARK)) is not None
-    }
+    found = marked_tables(metadata, _MARK)
     if not found:
         return None
     missing = _MIXINS.keys() - found.keys()

@@ -4,6 +4,7 @@ It needs the extra `db`, that is SQLAlchemy 2.
 """
 
 from .block import OperationBlock, WritableOperation
+from .columns import UtcTimestamp
 from .database import Database
 from .engines import EngineOptions, IsolationLevel
 from .entities import EntityLoader, EntityLoaderOptions
@@ -11,7 +12,7 @@ from .logs import DeadEvent, EventLogOptions, OperationLogOptions, TrimOptions
 from .read_only import ReadSession
 from .shard_registry import ShardRegistry
 from .shards import Shard
-from .tables import EventLogMixin, LogTables, OperationLogMixin, UtcTimestamp, add_log_tables
+from .tables import EventLogMixin, LogTables, OperationLogMixin, add_log_tables
 from .versions import VersionMixin, version_arguments
 
 __all__ = [

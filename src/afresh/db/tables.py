@@ -9,90 +9,36 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Dialect,
-    Identity,
-    Index,
-    Integer,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    text,
-)
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger, Identity, Index, Integer, MetaData, SmallInteger, Table
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, registry
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from afresh.errors import DefinitionError
+
+from .columns import (
+    BIG,
+    LONG,
+    ZERO,
+    UtcTimestamp,
+    ascii_text,
+    exact_text,
+    marked_tables,
+    table_name_of,
+)
 
 __all__ = [
     "EventLogMixin",
     "EventState",
     "LogTables",
     "OperationLogMixin",
-    "UtcTimestamp",
     "add_log_tables",
     "find_log_tables",
 ]
 
 _MARK = "afresh_log"
-"""Key of `Column.info` that tells which log a table is; on a column, because `__table_args__` of a
-model replace those of a mixin."""
-
-
-class UtcTimestamp(TypeDecorator[datetime]):
-    """A moment, always with its time zone, which is UTC; microseconds on every database."""
-
-    impl: TypeEngine[Any] | type[TypeEngine[Any]] = DateTime
-    cache_ok: bool | None = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=True))
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(
-                f"{value!r} has no time zone; pass one that has, such as datetime.now(UTC)."
-            )
-        value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _ascii(length: int) -> String:
-    """Text of ids that afresh makes, compared as it is written."""
-    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
-    return String(length).with_variant(exact, "mysql", "mariadb")
-
-
-def _exact(length: int) -> String:
-    """Text of ids that users may make, compared as it is written."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, "mysql", "mariadb")
-
-
-def _long() -> Text:
-    """Text of any length; MySQL's own TEXT ends at 64 KiB."""
-    long = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
-    return Text().with_variant(long, "mysql", "mariadb")
-
-
-_zero = text("0")
+"""Key of `Column.info` that tells which log a table is."""
 
 
 class OperationLogMixin:
@@ -109,16 +55,16 @@ class OperationLogMixin:
     """
 
     index: Mapped[int] = mapped_column(
-        BigInteger().with_variant(Integer, "sqlite"),
+        BIG,
         Identity(always=False),
         primary_key=True,
         info={_MARK: "operations"},
     )
-    uuid: Mapped[str] = mapped_column(_ascii(40), unique=True)
-    host_id: Mapped[str] = mapped_column(_exact(64))
+    uuid: Mapped[str] = mapped_column(ascii_text(40), unique=True)
+    host_id: Mapped[str] = mapped_column(exact_text(64))
     logged_at: Mapped[datetime] = mapped_column(UtcTimestamp)
-    command: Mapped[str | None] = mapped_column(_long())
-    effects: Mapped[str | None] = mapped_column(_long())
+    command: Mapped[str | None] = mapped_column(LONG)
+    effects: Mapped[str | None] = mapped_column(LONG)
 
     @staticmethod
     def log_indexes(table_name: str) -> tuple[Index, ...]:
@@ -129,7 +75,7 @@ class OperationLogMixin:
     @classmethod
     def __table_args__(cls) -> Any:
         # SQLite would give the index of a trimmed row away again.
-        return (*cls.log_indexes(_name_of(cls)), {"sqlite_autoincrement": True})
+        return (*cls.log_indexes(table_name_of(cls)), {"sqlite_autoincrement": True})
 
 
 class EventState(enum.IntEnum):
@@ -156,18 +102,18 @@ class EventLogMixin:
         ```
     """
 
-    uuid: Mapped[str] = mapped_column(_exact(200), primary_key=True, info={_MARK: "events"})
-    state: Mapped[int] = mapped_column(SmallInteger, server_default=_zero)
+    uuid: Mapped[str] = mapped_column(exact_text(200), primary_key=True, info={_MARK: "events"})
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
     logged_at: Mapped[datetime] = mapped_column(UtcTimestamp)
     due_at: Mapped[datetime] = mapped_column(UtcTimestamp)
-    value: Mapped[str] = mapped_column(_long())
-    chain: Mapped[str | None] = mapped_column(_exact(200))
-    attempts: Mapped[int] = mapped_column(Integer, server_default=_zero)
-    last_error: Mapped[str | None] = mapped_column(_long())
-    lease_owner: Mapped[str | None] = mapped_column(_exact(64))
+    value: Mapped[str] = mapped_column(LONG)
+    chain: Mapped[str | None] = mapped_column(exact_text(200))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    last_error: Mapped[str | None] = mapped_column(LONG)
+    lease_owner: Mapped[str | None] = mapped_column(exact_text(64))
     lease_until: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    lease_token: Mapped[str | None] = mapped_column(_ascii(40))
-    version: Mapped[int] = mapped_column(BigInteger, server_default=_zero)
+    lease_token: Mapped[str | None] = mapped_column(ascii_text(40))
+    version: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     dead_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
 
     @staticmethod
@@ -181,12 +127,7 @@ class EventLogMixin:
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> Any:
-        return (*cls.log_indexes(_name_of(cls)), {})
-
-
-def _name_of(model: type) -> str:
-    name: str = getattr(model, "__tablename__", model.__name__)
-    return name
+        return (*cls.log_indexes(table_name_of(cls)), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +184,7 @@ def find_log_tables(metadata: MetaData) -> LogTables | None:
     Raises:
         DefinitionError: it has one of the two only, or more than one of a kind.
     """
-    found: dict[str, Table] = {}
-    for table in metadata.tables.values():
-        for column in table.columns:
-            kind = column.info.get(_MARK)
-            if kind is None:
-                continue
-            other = found.setdefault(kind, table)
-            if other is not table:
-                raise DefinitionError(
-                    f"{other.name} and {table.name} are both tables for the log of {kind}; "
-                    "a database has one. Put the other one into metadata of its own."
-                )
+    found = marked_tables(metadata, _MARK)
     if not found:
         return None
     missing = {"operations", "events"} - found.keys()

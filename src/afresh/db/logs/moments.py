@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import GenericFunction
 
-from ..tables import UtcTimestamp
+from ..columns import UtcTimestamp
 
 __all__ = ["moment"]
 
