@@ -164,17 +164,17 @@ async def test_a_message_that_is_refused_for_good_is_dead_and_can_be_requeued_or
         await w.shop.call(PlaceOrder("u1", "x" * 500))
         await w.shop.call(PlaceOrder("u1", "short"))
         await w.settled(1)
-        relay = w.shop.broker.relay()
-        (dead,) = await relay.dead()
+        outbox = w.shop.broker.outbox()
+        (dead,) = await outbox.dead()
         assert dead.attempts == 1
         assert "bytes" in dead.error
         assert dead.key == "u1"
-        assert await relay.requeue([dead.id]) == 1
+        assert await outbox.requeue([dead.id]) == 1
         async with asyncio.timeout(10):
-            while not await relay.dead():
+            while not await outbox.dead():
                 await asyncio.sleep(0.01)
-        assert await relay.drop() == 1
-        assert await relay.dead() == []
+        assert await outbox.drop() == 1
+        assert await outbox.dead() == []
 
 
 async def test_a_dead_head_can_halt_its_key() -> None:
@@ -187,8 +187,7 @@ async def test_a_dead_head_can_halt_its_key() -> None:
         await w.settled(1)
         await asyncio.sleep(0.2)
         assert await w.service.all() == ["other"]
-        assert await w.shop.broker.relay().drop() == 1
-        w.shop.database.watcher.changed("outbox", "")
+        assert await w.shop.broker.outbox().drop() == 1
         await w.settled(2)
         assert await w.service.all() == ["other", "behind"]
 

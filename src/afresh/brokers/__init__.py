@@ -6,10 +6,11 @@ Needs the extra `db` for the outbox and the inbox, and one for the broker: `rabb
 
 from .broker import Broker
 from .consumer import ConsumerOptions
+from .dead import DeadOutboxMessage, OutboxDesk, OutboxFigures
 from .envelope import Envelope
 from .events import EventType, EventTypes, event, event_type_of, json_schemas
 from .handlers import Delivery, EventHandler, EventMeta, current_event, on_event
-from .relay import DeadOutboxMessage, Relay, RelayOptions
+from .relay import Relay, RelayOptions
 from .tables import (
     BrokerTables,
     InboxMixin,
@@ -54,6 +55,8 @@ __all__ = [
     "InboxMixin",
     "IncomingMessage",
     "MemoryTransport",
+    "OutboxDesk",
+    "OutboxFigures",
     "OutboxLeaseMixin",
     "OutboxMixin",
     "OutboxState",

@@ -23,6 +23,7 @@ from afresh.primitives.delays import RetryDelays
 from afresh.primitives.tasks import start_background
 
 from .consumer import Consumer, ConsumerOptions
+from .dead import OutboxDesk
 from .events import EventTypes
 from .handlers import ServiceHandler, handlers_of
 from .inbox import InboxTrimmer, OutboxTrimmer
@@ -262,8 +263,35 @@ class Broker:
 
     # -- looking at it
 
+    def outbox(self, shard: str = "") -> OutboxDesk:
+        """Return what looks at the outbox of a shard, and decides about its dead messages.
+
+        The app need not be started for it.
+
+        Raises:
+            LookupError: there is no such shard.
+            InvalidStateError: the broker belongs to no app with a database.
+
+        Example:
+            ```python
+            for message in await app.broker.outbox().dead():
+                print(message.destination, message.error)
+            await app.broker.outbox().requeue()
+            ```
+        """
+        if self._database is None or self._tables is None:
+            raise InvalidStateError(
+                f"{self!r} has no outbox: that is in the database of an app, "
+                "App(database=…, broker=…)."
+            )
+        return OutboxDesk(
+            self._database.shard(shard),
+            self._tables,
+            partial(self._database.watcher.changed, "outbox", shard),
+        )
+
     def relay(self, shard: str = "") -> Relay:
-        """Return what publishes the outbox of a shard: its dead messages are listed there.
+        """Return what publishes the outbox of a shard.
 
         Raises:
             LookupError: there is none, or the broker was not started.

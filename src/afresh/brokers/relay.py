@@ -16,21 +16,20 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, text, update
-from sqlalchemy.sql import Select
 
-from afresh.db.logs.moments import moment
 from afresh.db.logs.worker import Worker
 from afresh.db.shards import Shard
 from afresh.db.watchers import Signal
 from afresh.primitives.clock import current_clock
 from afresh.primitives.delays import RetryDelays
 
+from .dead import OutboxDesk, OutboxFigures
 from .leases import BucketLeases
-from .tables import BrokerTables, OutboxState
+from .outbox_queries import RelayQueries
+from .tables import BrokerTables
 from .transport import Outcome, OutgoingMessage, PublishResult, Transport
 
-__all__ = ["DeadOutboxMessage", "Relay", "RelayOptions"]
+__all__ = ["Relay", "RelayOptions"]
 
 _log = logging.getLogger("afresh.brokers")
 
@@ -73,31 +72,6 @@ class RelayOptions:
     keep: float = 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class DeadOutboxMessage:
-    """A message that is not published any more.
-
-    Args:
-        id: its place in the outbox.
-        message_id: its name.
-        destination: where it was to go.
-        key: whose order it stands in.
-        type: of the event.
-        attempts: how often it was refused.
-        error: why, the last time.
-        created_at: when its operation was committed.
-    """
-
-    id: int
-    message_id: str
-    destination: str
-    key: str | None
-    type: str
-    attempts: int
-    error: str
-    created_at: datetime
-
-
 class _Row(NamedTuple):
     id: int
     attempts: int
@@ -138,129 +112,16 @@ class Relay(Worker):
         """Why the broker can't be reached; None if it can."""
         if self.options.strict and shard.dialect != "postgresql":
             raise ValueError("RelayOptions: strict order needs PostgreSQL.")
+        self._desk = OutboxDesk(shard, tables)
         self._shard = shard
-        self._table = tables.outbox
         self._transport = transport
         self._leases = BucketLeases(shard, tables.leases, host_id, self.options.lease)
         self._renewed_at = -1e9
         self._failures = 0
         self._polls = RetryDelays.fixed(self.options.poll)
-        self._pending = 0
-        self._oldest = 0.0
-        self._dead = 0
+        self._figures = OutboxFigures(0, 0.0, 0)
         self._counted_at = -1e9
-        self._statements(tables)
-
-    def _statements(self, tables: BrokerTables) -> None:
-        outbox = tables.outbox
-        columns = outbox.c
-        earlier = outbox.alias("earlier")
-        blocks = or_(
-            and_(
-                earlier.c.state == OutboxState.NEW,
-                earlier.c.next_attempt_at > moment(),
-                earlier.c.not_before.is_(None),
-            ),
-            and_(
-                earlier.c.state == OutboxState.DEAD,
-                earlier.c.destination.in_(bindparam("halting", expanding=True)),
-            ),
-        )
-        is_blocked = exists().where(
-            earlier.c.key == columns.key,
-            earlier.c.destination == columns.destination,
-            earlier.c.id < columns.id,
-            blocks,
-        )
-        due: Select[Any] = (
-            select(
-                columns.id,
-                columns.attempts,
-                columns.message_id,
-                columns.destination,
-                columns.key,
-                columns.type,
-                columns.content_type,
-                columns.headers,
-                columns.body,
-            )
-            .where(
-                columns.state == OutboxState.NEW,
-                columns.id > bindparam("after"),
-                columns.bucket.in_(bindparam("buckets", expanding=True)),
-                or_(columns.not_before.is_(None), columns.not_before <= moment()),
-                or_(columns.next_attempt_at.is_(None), columns.next_attempt_at <= moment()),
-                or_(columns.key.is_(None), columns.not_before.is_not(None), ~is_blocked),
-            )
-            .order_by(columns.id)
-            .limit(bindparam("size"))
-        )
-        if self.options.strict:
-            # Older than every transaction that is still open, however the counter has wrapped.
-            name = outbox.fullname
-            due = due.where(
-                text(
-                    f"age({name}.xmin) > age((pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-                    " & 4294967295)::text::xid)"
-                )
-            )
-        self._due = due
-        leases = tables.leases.c
-        is_ours = exists().where(
-            leases.bucket == columns.bucket, leases.owner == self._leases.owner
-        )
-        ours = (columns.state == OutboxState.NEW, is_ours)
-        self._mark = (
-            update(outbox)
-            .where(columns.id.in_(bindparam("ids", expanding=True)), *ours)
-            .values(state=OutboxState.PUBLISHED, published_at=moment())
-        )
-        self._postpone = (
-            update(outbox)
-            .where(columns.id == bindparam("one"), *ours)
-            .values(
-                attempts=columns.attempts + 1,
-                next_attempt_at=moment(bindparam("delay")),
-                last_error=bindparam("error"),
-            )
-        )
-        self._bury = (
-            update(outbox)
-            .where(columns.id == bindparam("one"), *ours)
-            .values(
-                state=OutboxState.DEAD,
-                attempts=columns.attempts + 1,
-                last_error=bindparam("error"),
-            )
-        )
-        self._next = select(
-            func.min(func.coalesce(columns.next_attempt_at, columns.not_before))
-        ).where(columns.state == OutboxState.NEW)
-        # Not more than can be told at a glance: a long outbox is not counted to its end.
-        some = (
-            select(columns.created_at)
-            .where(columns.state == OutboxState.NEW)
-            .order_by(columns.id)
-            .limit(10_000)
-            .subquery()
-        )
-        self._count = select(func.count(), func.min(some.c.created_at)).select_from(some)
-        self._count_dead = select(func.count()).where(columns.state == OutboxState.DEAD)
-        self._list_dead = (
-            select(
-                columns.id,
-                columns.message_id,
-                columns.destination,
-                columns.key,
-                columns.type,
-                columns.attempts,
-                columns.last_error,
-                columns.created_at,
-            )
-            .where(columns.state == OutboxState.DEAD, columns.id > bindparam("after"))
-            .order_by(columns.id)
-            .limit(bindparam("size"))
-        )
+        self._queries = RelayQueries(tables, host_id, strict=self.options.strict)
 
     # -- working
 
@@ -316,7 +177,7 @@ class Relay(Worker):
         if current_clock().now() - self._counted_at >= _COUNT_EVERY:
             await self.count()
         async with self._shard.read.connect() as connection:
-            due: datetime | None = (await connection.execute(self._next)).scalar()
+            due: datetime | None = (await connection.execute(self._queries.next)).scalar()
         pause = self._polls[1]
         if due is not None:
             pause = min(pause, max(0.01, due.timestamp() - time.time()))
@@ -331,7 +192,7 @@ class Relay(Worker):
             "size": self.options.fetch,
         }
         async with self._shard.read.connect() as connection:
-            found = (await connection.execute(self._due, values)).all()
+            found = (await connection.execute(self._queries.due, values)).all()
         return [
             _Row(
                 row.id,
@@ -403,7 +264,7 @@ class Relay(Worker):
         async with self._shard.write.begin() as connection:
             if confirmed:
                 await connection.execute(
-                    self._mark, {"ids": sorted(confirmed)}, execution_options=_OPTIONS
+                    self._queries.mark, {"ids": sorted(confirmed)}, execution_options=_OPTIONS
                 )
             for row, result in failed:
                 error = (result.error or result.outcome.value)[:2000]
@@ -413,10 +274,10 @@ class Relay(Worker):
                     self.died += 1
                     self._counted_at = -1e9
                     _log.error("The message %s is dead: %s", row.message.id, error)
-                    statement: Any = self._bury
+                    statement = self._queries.bury
                 else:
                     values["delay"] = self.options.retries[row.attempts + 1]
-                    statement = self._postpone
+                    statement = self._queries.postpone
                 await connection.execute(statement, values, execution_options=_OPTIONS)
         self.published += len(confirmed)
         self.refused += len(failed)
@@ -427,69 +288,12 @@ class Relay(Worker):
         with contextlib.suppress(Exception):
             await self._leases.release()
 
-    # -- dead messages
-
-    async def dead(self, limit: int = 100, *, after: int = 0) -> list[DeadOutboxMessage]:
-        """Return messages that are not published any more, in order.
-
-        Args:
-            limit: how many at most.
-            after: the `id` after which to go on.
-        """
-        async with self._shard.read.connect() as connection:
-            rows = await connection.execute(self._list_dead, {"after": after, "size": limit})
-            return [DeadOutboxMessage(*row) for row in rows]
-
-    async def requeue(self, ids: Sequence[int] | None = None) -> int:
-        """Have dead messages published after all, with all their attempts.
-
-        Args:
-            ids: which; all if None.
-
-        Returns:
-            How many.
-        """
-        columns = self._table.c
-        statement = update(self._table).where(columns.state == OutboxState.DEAD)
-        if ids is not None:
-            statement = statement.where(columns.id.in_(ids))
-        values = {"state": OutboxState.NEW, "attempts": 0, "next_attempt_at": None}
-        count = await self._change(statement.values(**values))
-        self.signal.set()
-        return count
-
-    async def drop(self, ids: Sequence[int] | None = None) -> int:
-        """Delete dead messages.
-
-        Args:
-            ids: which; all if None.
-
-        Returns:
-            How many.
-        """
-        statement = delete(self._table).where(self._table.c.state == OutboxState.DEAD)
-        if ids is not None:
-            statement = statement.where(self._table.c.id.in_(ids))
-        return await self._change(statement)
-
-    async def _change(self, statement: Any) -> int:
-        async with self._shard.write.begin() as connection:
-            result: Any = await connection.execute(statement, execution_options=_OPTIONS)
-        self._counted_at = -1e9
-        return int(result.rowcount)
+    # -- looking at it
 
     async def count(self) -> None:
         """Count what `health()` tells."""
         self._counted_at = current_clock().now()
-        async with self._shard.read.connect() as connection:
-            self._pending, oldest = (await connection.execute(self._count)).one()
-            self._dead = (await connection.execute(self._count_dead)).scalar_one()
-        if oldest is None:
-            self._oldest = 0.0
-        else:
-            if isinstance(oldest, str):
-                oldest = datetime.fromisoformat(oldest + "+00:00")
-            self._oldest = max(0.0, time.time() - oldest.timestamp())
+        self._figures = await self._desk.figures()
 
     def health(self) -> dict[str, Any]:
         """Return how the relay is doing.
@@ -504,9 +308,9 @@ class Relay(Worker):
             "published": self.published,
             "refused": self.refused,
             "died": self.died,
-            "pending": self._pending,
-            "oldest": round(self._oldest, 3),
-            "dead": self._dead,
+            "pending": self._figures.pending,
+            "oldest": round(self._figures.oldest, 3),
+            "dead": self._figures.dead,
             "buckets": len(self._leases.owned),
             "unavailable": self.unavailable,
             "error": self.error,
