@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_a_quick_run_measures_rpc(tmp_path: Path) -> None:
+def quick_run(rows: str, tmp_path: Path) -> dict[str, float]:
+    """Measure some groups of rows in a hurry; returns the figures by what they are of."""
     output = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--pure-only"]
-    rows = "calls,streams,remote,broadcast,connections"
     run = subprocess.run(
         [*command, "--rows", rows, "--output", str(output)],
         cwd=ROOT,
@@ -22,7 +22,11 @@ def test_a_quick_run_measures_rpc(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     (variant,) = json.loads(output.read_text(encoding="utf-8"))["variants"]
-    figures = {row["what"]: row["figure"] for row in variant["rows"]}
+    return {row["what"]: row["figure"] for row in variant["rows"]}
+
+
+def test_a_quick_run_measures_rpc(tmp_path: Path) -> None:
+    figures = quick_run("calls,streams,remote,broadcast,connections", tmp_path)
     for what in (
         "remote call, 1,000 in flight",
         "stream of 100 B items",
@@ -34,20 +38,7 @@ def test_a_quick_run_measures_rpc(tmp_path: Path) -> None:
 
 
 def test_a_quick_run_measures_databases(tmp_path: Path) -> None:
-    output = tmp_path / "results.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--pure-only"]
-    rows = "writes,foreign"
-    run = subprocess.run(
-        [*command, "--rows", rows, "--output", str(output)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert run.returncode == 0, run.stderr
-    (variant,) = json.loads(output.read_text(encoding="utf-8"))["variants"]
-    figures = {row["what"]: row["figure"] for row in variant["rows"]}
+    figures = quick_run("writes,foreign", tmp_path)
     for what in (
         "command that writes one row, SQLite: its throughput ÷ plain SQLAlchemy's",
         "operations of other hosts, SQLite",

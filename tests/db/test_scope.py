@@ -14,7 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from afresh.commands import local_command
 from afresh.errors import InvalidStateError
 from afresh.operations import current_operation
-from tests.db.desk import Do, DoAll, DoApart, DoWithin, Host, Noted, NoteRow, TallyRow, desk_at
+from tests.db.desk import (
+    Desk,
+    Do,
+    DoAll,
+    DoApart,
+    DoWithin,
+    Host,
+    Noted,
+    NoteRow,
+    TallyRow,
+    desk_at,
+)
 
 # -- one transaction
 
@@ -282,9 +293,8 @@ async def test_a_statement_that_fails_in_a_nested_command_spoils_nothing_else(ho
     assert await host.notes() == [("outer", "before"), ("outer", "after")]
 
 
-async def test_a_nested_command_that_swallows_the_error_of_a_flush_is_undone_alone(
-    host: Host,
-) -> None:
+async def with_a_failing_flush_inside(host: Host) -> Desk:
+    """A desk whose outer command notes something before and after an inner one that fails."""
     desk = host.desk
     await host.tallies("x")
 
@@ -294,6 +304,14 @@ async def test_a_nested_command_that_swallows_the_error_of_a_flush_is_undone_alo
         with pytest.raises(InvalidStateError, match="errors of flushes end the command"):
             await desk.call("inner")
         await desk.note("outer", "after")
+
+    return desk
+
+
+async def test_a_nested_command_that_swallows_the_error_of_a_flush_is_undone_alone(
+    host: Host,
+) -> None:
+    desk = await with_a_failing_flush_inside(host)
 
     @desk.on("inner")
     async def inner() -> None:
@@ -309,15 +327,7 @@ async def test_a_nested_command_that_swallows_the_error_of_a_flush_is_undone_alo
 async def test_a_nested_command_that_returns_after_the_error_of_a_flush_is_undone_alone(
     host: Host,
 ) -> None:
-    desk = host.desk
-    await host.tallies("x")
-
-    @desk.on("outer")
-    async def outer() -> None:
-        await desk.note("outer", "before")
-        with pytest.raises(InvalidStateError, match="errors of flushes end the command"):
-            await desk.call("inner")
-        await desk.note("outer", "after")
+    desk = await with_a_failing_flush_inside(host)
 
     @desk.on("inner")
     async def inner() -> None:
