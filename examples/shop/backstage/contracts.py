@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from afresh import Command, ComputeService, command_handler, compute_method, rpc_error
+from afresh import Client, Command, ComputeService, command_handler, compute_method, rpc_error
+
+from ..places import Places
 
 BROKER = "broker"
 
@@ -85,12 +87,14 @@ class Sample:
 class Report:
     """What a process says of itself, twice a second.
 
-    `run` is another one when the process was started again, and counts from zero.
+    `run` is another one when the process was started again, and counts from zero. `orders` is how
+    many orders it has placed or handled, ever.
     """
 
     process: str
     run: str
     counts: Counts
+    orders: int = 0
     happenings: tuple[Happening, ...] = ()
 
 
@@ -107,6 +111,14 @@ class Board(ComputeService):
     @compute_method
     @abstractmethod
     async def total(self) -> Counts: ...
+
+    @compute_method
+    @abstractmethod
+    async def orders(self, process: str) -> int:
+        """How many orders the shop has placed, or a department has handled, ever.
+
+        Of several workers, each knows of all orders: any of them may be asked.
+        """
 
     @compute_method
     @abstractmethod
@@ -277,3 +289,14 @@ class Backstage:
     board: Board
     processes: Processes
     mischief: Mischief
+    places: Places
+
+
+def backstage_of(client: Client) -> Backstage:
+    """The backstage of the process that a client is connected to."""
+    return Backstage(
+        client.service(Board),
+        client.service(Processes),
+        client.service(Mischief),
+        client.service(Places),
+    )
