@@ -35,6 +35,7 @@ from .transport import (
     Transport,
 )
 from .transports import MemoryTransport, open_transport
+from .watching import HandledMessage, PublishedMessage
 
 __all__ = [
     "Ack",
@@ -52,6 +53,7 @@ __all__ = [
     "EventMeta",
     "EventType",
     "EventTypes",
+    "HandledMessage",
     "InboxMixin",
     "IncomingMessage",
     "MemoryTransport",
@@ -63,6 +65,7 @@ __all__ = [
     "Outcome",
     "OutgoingMessage",
     "PublishResult",
+    "PublishedMessage",
     "Relay",
     "RelayOptions",
     "Retry",

@@ -20,6 +20,7 @@ from afresh.operations import Operations
 from afresh.operations.operation import Operation
 from afresh.primitives.clock import current_clock
 from afresh.primitives.delays import RetryDelays
+from afresh.primitives.handlers import Handlers
 from afresh.primitives.tasks import start_background
 
 from .consumer import Consumer, ConsumerOptions
@@ -32,6 +33,7 @@ from .relay import Relay, RelayOptions
 from .tables import BrokerTables, add_broker_tables, find_broker_tables
 from .transport import DeadMessage, Subscribed, Subscription, Transport
 from .transports.opening import open_transport
+from .watching import HandledMessage, PublishedMessage
 
 if TYPE_CHECKING:
     from afresh.db import Database
@@ -87,6 +89,8 @@ class Broker:
         self._workers: list[Worker] = []
         self._connecting: asyncio.Task[None] | None = None
         self._error: str | None = None
+        self._when_published: Handlers[PublishedMessage] = Handlers(_log)
+        self._when_handled: Handlers[HandledMessage] = Handlers(_log)
         self._stop: Callable[[], None] | None = None
 
     # -- putting together
@@ -186,6 +190,7 @@ class Broker:
                 subscription.group,
                 self._consumer_options,
                 inbox,
+                self._when_handled,
             )
         if database is not None and self._tables is not None:
             for name in list(database.shards):
@@ -197,6 +202,7 @@ class Broker:
                     host_id=operations.host_id,
                     signal=database.watcher.signal("outbox", name),
                     options=self._relay_options,
+                    watchers=self._when_published,
                 )
                 self._relays[name] = relay
                 self._workers += [
@@ -262,6 +268,32 @@ class Broker:
         await self.transport.aclose()
 
     # -- looking at it
+
+    def on_published(self, handler: Callable[[PublishedMessage], object]) -> Callable[[], None]:
+        """Have a function called with each message that is published from here, or refused.
+
+        Returns:
+            A function that ends it.
+
+        Example:
+            ```python
+            stop = broker.on_published(lambda published: print(published.message.type))
+            ```
+        """
+        return self._when_published.add(handler)
+
+    def on_handled(self, handler: Callable[[HandledMessage], object]) -> Callable[[], None]:
+        """Have a function called with each message that is delivered here, and what became of it.
+
+        Returns:
+            A function that ends it.
+
+        Example:
+            ```python
+            stop = broker.on_handled(lambda handled: print(handled.outcome, handled.message.type))
+            ```
+        """
+        return self._when_handled.add(handler)
 
     def outbox(self, shard: str = "") -> OutboxDesk:
         """Return what looks at the outbox of a shard, and decides about its dead messages.

@@ -9,12 +9,13 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from afresh.commands import Commander
 from afresh.errors import EnvelopeError
 from afresh.operations import COMMIT_GUARD
 from afresh.primitives.delays import RetryDelays
+from afresh.primitives.handlers import Handlers
 from afresh.primitives.transience import Transience, retry_delay_of, transience_of
 
 from .envelope import Envelope, read_envelope
@@ -23,6 +24,7 @@ from .handlers import EventMeta, ServiceHandler
 from .inbox import DuplicateDelivery, InboxGuard, was_handled
 from .telemetry import look
 from .transport import Ack, DeadLetter, Disposition, IncomingMessage, Retry
+from .watching import HandledMessage
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Consumer", "ConsumerOptions"]
 
 _log = logging.getLogger("afresh.brokers")
+
+_Outcome: TypeAlias = Literal["handled", "duplicate", "retried", "dead", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ class Consumer:
         options: how they are handled.
         inbox: where it is noted what was handled: the shard and the table; None for broadcasts, and
             without a database.
+        watchers: are told of each message.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Consumer:
         group: str,
         options: ConsumerOptions,
         inbox: tuple[Shard, Table] | None,
+        watchers: Handlers[HandledMessage] | None = None,
     ) -> None:
         self.group: str = group
         self.counts: ConsumerCounts = ConsumerCounts()
@@ -98,6 +104,7 @@ class Consumer:
         self._handlers = handlers
         self._options = options
         self._inbox = inbox
+        self._watchers = watchers
 
     async def handle(self, message: IncomingMessage) -> Disposition:
         """Handle a message, and say what becomes of it."""
@@ -107,9 +114,11 @@ class Consumer:
         setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
         if recording is not None:
             recording.end(outcome)
+        if self._watchers:
+            self._watchers.call(HandledMessage(self.group, message, outcome))
         return disposition
 
-    async def _handle(self, message: IncomingMessage) -> tuple[Disposition, str]:
+    async def _handle(self, message: IncomingMessage) -> tuple[Disposition, _Outcome]:
         try:
             envelope = read_envelope(message)
             found = self._types.find(envelope.type)
@@ -121,7 +130,7 @@ class Consumer:
         except EnvelopeError as error:
             _log.error("A message of %r is put aside: %s", message.destination, error)
             return DeadLetter(str(error), type(error).__name__), "dead"
-        outcome = "duplicate"
+        outcome: _Outcome = "duplicate"
         for handler in handlers:
             # Handlers of one group that take the same event are told apart.
             group = self.group if len(handlers) == 1 else f"{self.group}:{handler.id}"
@@ -132,7 +141,7 @@ class Consumer:
                 return self._failed(handler, envelope, message, error)
         return Ack(), outcome
 
-    def _unknown(self, envelope: Envelope) -> tuple[Disposition, str]:
+    def _unknown(self, envelope: Envelope) -> tuple[Disposition, _Outcome]:
         if self._options.unknown == "dead_letter":
             return DeadLetter(f"Nobody handles {envelope.type} here."), "unknown"
         return Ack(), "unknown"
@@ -176,7 +185,7 @@ class Consumer:
         envelope: Envelope,
         message: IncomingMessage,
         error: Exception,
-    ) -> tuple[Disposition, str]:
+    ) -> tuple[Disposition, _Outcome]:
         kind = transience_of(error)
         is_final = kind in {Transience.NON_TRANSIENT, Transience.TERMINAL}
         is_last = message.deliveries >= self._options.deliveries

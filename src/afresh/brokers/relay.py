@@ -22,12 +22,14 @@ from afresh.db.shards import Shard
 from afresh.db.watchers import Signal
 from afresh.primitives.clock import current_clock
 from afresh.primitives.delays import RetryDelays
+from afresh.primitives.handlers import Handlers
 
 from .dead import OutboxDesk, OutboxFigures
 from .leases import BucketLeases
 from .outbox_queries import RelayQueries
 from .tables import BrokerTables
 from .transport import Outcome, OutgoingMessage, PublishResult, Transport
+from .watching import PublishedMessage
 
 __all__ = ["Relay", "RelayOptions"]
 
@@ -88,6 +90,7 @@ class Relay(Worker):
         host_id: of this host.
         signal: is set when something was written to the outbox.
         options: how messages are published.
+        watchers: are told of each message.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Relay(Worker):
         host_id: str,
         signal: Signal,
         options: RelayOptions | None = None,
+        watchers: Handlers[PublishedMessage] | None = None,
     ) -> None:
         super().__init__(f"outbox{f' of {shard.name}' if shard.name else ''}", signal)
         self.options: RelayOptions = options or RelayOptions()
@@ -115,6 +119,7 @@ class Relay(Worker):
         self._desk = OutboxDesk(shard, tables)
         self._shard = shard
         self._transport = transport
+        self._watchers = watchers
         self._leases = BucketLeases(shard, tables.leases, host_id, self.options.lease)
         self._renewed_at = -1e9
         self._failures = 0
@@ -228,6 +233,8 @@ class Relay(Worker):
                     if self.unavailable is not None:
                         return
                     result = await self._publish_one(row.message)
+                if self._watchers:
+                    self._watchers.call(PublishedMessage(row.message, result))
                 if result.is_confirmed:
                     confirmed.append(row.id)
                     continue

@@ -215,8 +215,12 @@ class Subscribed(ABC):
         """
 
     @abstractmethod
+    async def lag(self) -> int | None:
+        """Return how many messages wait for it at the broker; see `Transport.lag`."""
+
+    @abstractmethod
     def health(self) -> dict[str, Any]:
-        """Return how it is doing: `in_flight`, `lag` where the broker tells, `error`."""
+        """Return how it is doing: `in_flight`, and `error` if nothing comes."""
 
 
 # -- the broker
@@ -277,6 +281,19 @@ class Transport(ABC):
 
         Raises:
             ConnectionError: the broker can't be reached.
+        """
+
+    @abstractmethod
+    async def lag(self, subscription: Subscription) -> int | None:
+        """Return how many messages of a group wait at the broker to be handed over.
+
+        Those that wait for their retry count as well, as far as the broker knows of them.
+
+        Returns:
+            How many; None where the broker does not tell, and for a group that it does not know.
+
+        Raises:
+            Exception: the broker can't be reached, or refuses to say.
         """
 
     @abstractmethod
