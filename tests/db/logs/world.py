@@ -94,13 +94,14 @@ class Log:
     async def skip(self) -> int:
         """Leave a gap; returns the index that nobody has."""
         table = self.tables.operations
-        if self.shard.dialect == "sqlite":  # which gives it away again after a rollback
-            index = await self.add()
-            async with self.shard.write.begin() as connection:
-                await connection.execute(delete(table).where(table.c.index == index))
-            return index
         transaction = await self.begin()
-        await transaction.rollback()
+        if self.shard.dialect == "sqlite":  # which gives it away again after a rollback
+            await transaction._connection.execute(
+                delete(table).where(table.c.index == transaction.index)
+            )
+            await transaction.commit()
+        else:
+            await transaction.rollback()
         return transaction.index
 
     async def remove_up_to(self, index: int) -> None:
