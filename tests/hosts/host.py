@@ -1,19 +1,11 @@
-"""A worker process for failure tests: an app with a `Ledger` on a database, driven over pipes.
-
-It reads requests as lines of JSON, `[number, verb, arguments]`, answers each with
-`[number, "ok", value]` or `[number, "error", [type, text]]`, and announces what happens to it by
-`[null, event, text]`. `tests.hosts.nursery` starts it, and `Host` in
-`tests.hosts.hosts` speaks with it.
-"""
+"""A worker process for failure tests: an app with a `Ledger` on a database, driven over pipes."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
-import sys
 from typing import Any
 
 import msgspec
@@ -24,9 +16,9 @@ from afresh.db.logs import EventLogOptions, OperationLogOptions, TrimOptions
 from afresh.testing import audit
 
 from .clocks import skew_clocks
-from .faults import Fault, Faults
 from .ledger import COMMANDS, Base, Ledger, TooLittle
 from .loads import random_commands
+from .pipes import PipeWorker, serve
 
 
 class Setup(msgspec.Struct):
@@ -51,10 +43,11 @@ class Setup(msgspec.Struct):
     notifications: str = "sent"
 
 
-class Worker:
+class Worker(PipeWorker):
     """The app of this process, and what can be asked of it."""
 
     def __init__(self, setup: Setup) -> None:
+        super().__init__()
         self.setup = setup
         self.database = Database(
             setup.database,
@@ -69,11 +62,9 @@ class Worker:
         self.ledger = self.app.add(
             Ledger(self.database, says_what_is_stale=not setup.is_tracked), is_served=False
         )
-        self.faults = Faults(lambda point: tell(None, "reached", point))
         self.faults.install()
-        self.tasks: dict[int, asyncio.Task[Any]] = {}
 
-    def spoil_notifications(self) -> None:
+    async def started(self) -> None:
         """Have the watcher lose what it tells other hosts, or say it twice."""
         watcher: Any = self.database._watcher
         say = watcher._tell
@@ -102,14 +93,6 @@ class Worker:
             if each.value == value:
                 return value
         return None
-
-    async def fault(self, fault: dict[str, Any]) -> None:
-        """Lay a fault ahead."""
-        self.faults.ahead.append(msgspec.convert(fault, Fault))
-
-    async def forget_faults(self) -> None:
-        """Take away what lies ahead."""
-        self.faults.ahead.clear()
 
     async def load(
         self, seed: int, count: int, accounts: int, concurrency: int
@@ -148,42 +131,9 @@ class Worker:
         """How often handlers were entered here, by token."""
         return dict(self.ledger.entered)
 
-    async def health(self) -> dict[str, Any]:
-        return self.app.health()
-
-    async def answer(self, number: int, verb: str, args: list[Any]) -> None:
-        """Do what a request asks for."""
-        try:
-            value = await getattr(self, verb)(*args)
-        except asyncio.CancelledError:
-            tell(number, "error", ["CancelledError", ""])
-        except Exception as error:
-            logging.getLogger("tests.hosts").info("%s failed", verb, exc_info=True)
-            tell(number, "error", [type(error).__name__, str(error)])
-        else:
-            tell(number, "ok", value)
-        finally:
-            del self.tasks[number]
-
-
-def tell(number: int | None, event: str, value: Any) -> None:
-    """Write a line to whoever started this process."""
-    os.write(1, json.dumps([number, event, value], default=msgspec.to_builtins).encode() + b"\n")
-
 
 async def main(text: bytes) -> None:
     setup = msgspec.json.decode(text, type=Setup)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     skew_clocks(setup.skew)
-    worker = Worker(setup)
-    loop = asyncio.get_running_loop()
-    requests = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
-    async with worker.app:
-        worker.spoil_notifications()
-        tell(None, "started", os.getpid())
-        while line := await requests.readline():
-            number, verb, args = json.loads(line)
-            worker.tasks[number] = asyncio.create_task(worker.answer(number, verb, args))
-        for task in list(worker.tasks.values()):
-            task.cancel()
+    await serve(Worker(setup))

@@ -33,17 +33,20 @@ class HostGone(Exception):
 
 
 class Host:
-    """A process that runs `tests.hosts.host`.
+    """A process that runs `tests.hosts.host`, or another program of that kind.
 
     Args:
         database: the URL of its database.
         log: the file that it logs to.
-        setup: what else `tests.hosts.host.Setup` takes.
+        program: the module that it runs.
+        setup: what else the program's `Setup` takes.
     """
 
-    def __init__(self, database: str, log: Path, **setup: Any) -> None:
+    def __init__(
+        self, database: str, log: Path, *, program: str = "tests.hosts.host", **setup: Any
+    ) -> None:
         self.log = log
-        self._setup = {"database": database, **setup}
+        self._setup = {"program": program, "database": database, **setup}
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
         self._number = 0
@@ -141,6 +144,13 @@ class Host:
         """End it in order, as a deployment does."""
         self._let_go()
         await self.gone()
+
+    async def terminate(self) -> float:
+        """Send SIGTERM, and wait for the end; returns how long the app took to close."""
+        os.kill(self._process_id, signal.SIGTERM)
+        seconds: float = await self._event("closed")
+        await self.gone()
+        return seconds
 
     def _let_go(self) -> None:
         if self._requests is not None:

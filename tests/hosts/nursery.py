@@ -1,4 +1,4 @@
-"""Starts worker processes fast: a process that has imported what they need, and forks them.
+"""Starts worker processes fast: a process that has imported their programs, and forks them.
 
 `fork_host` is for tests. What runs here as `python -m tests.hosts.nursery` gets, over a socket, a
 setup and the files that are to be standard input, output and error; it answers with a process id.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import sys
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.servers.processes import tell_reaper
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fork_host(setup: bytes, *, stdin: int, stdout: int, stderr: int) -> int:
-    """Start a `tests.hosts.host`, and return its process id."""
+    """Start the program that a setup names, and return its process id."""
     nursery = _nursery()
     socket.send_fds(nursery, [setup], [stdin, stdout, stderr])
     process_id = int(nursery.recv(64))
@@ -54,30 +55,29 @@ def _nursery() -> socket.socket:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    importlib.import_module("tests.hosts.host")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
     while True:
         setup, files, _, _ = socket.recv_fds(requests, 65_536, 3)
         if not setup:
             return
+        program = importlib.import_module(json.loads(setup)["program"])
         process_id = os.fork()
         if not process_id:
             requests.close()
-            become_host(setup, files)
+            become_host(program, setup, files)
         for file in files:
             os.close(file)
         requests.sendall(str(process_id).encode())
 
 
-def become_host(setup: bytes, files: list[int]) -> NoReturn:
+def become_host(program: Any, setup: bytes, files: list[int]) -> NoReturn:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     random.seed()
-    host = importlib.import_module("tests.hosts.host")
     try:
-        asyncio.run(host.main(setup))
+        asyncio.run(program.main(setup))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
