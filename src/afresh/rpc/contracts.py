@@ -364,7 +364,8 @@ class ServiceDefinition:
         if not self.methods:
             raise DefinitionError(
                 f"{contract.__qualname__} has no method that could be called: give it one that is "
-                "declared with 'async def' and whose name does not start with '_'."
+                "declared with 'async def' and whose name does not start with '_', or keep it "
+                "within this program: add(…, is_served=False)."
             )
         self.endpoints = _endpoints(self)
 
