@@ -22,7 +22,7 @@ from .envelope import Envelope, read_envelope
 from .events import EventTypes
 from .handlers import EventMeta, ServiceHandler
 from .inbox import DuplicateDelivery, InboxGuard, was_handled
-from .telemetry import look
+from .telemetry import TraceOf, look
 from .transport import Ack, DeadLetter, Disposition, IncomingMessage, Retry
 from .watching import HandledMessage
 
@@ -51,6 +51,8 @@ class ConsumerOptions:
         drain: how long handlers get to end when the app is closed.
         keep: how long the inbox remembers what was handled; longer than the broker may deliver a
             message once more.
+        trace: how the span of a handler is related to that of the publication, where OpenTelemetry
+            records: by a "link", or as that of its "parent".
     """
 
     workers: int = 8
@@ -60,6 +62,7 @@ class ConsumerOptions:
     unknown: Literal["ignore", "dead_letter"] = "ignore"
     drain: float = 30.0
     keep: float = 14 * 24 * 3600.0
+    trace: TraceOf = "link"
 
 
 @dataclass(slots=True)
@@ -109,11 +112,18 @@ class Consumer:
     async def handle(self, message: IncomingMessage) -> Disposition:
         """Handle a message, and say what becomes of it."""
         recorder = look()
-        recording = recorder.begin(self.group, message) if recorder is not None else None
-        disposition, outcome = await self._handle(message)
+        if recorder is None:
+            disposition, outcome = await self._handle(message)
+        else:
+            recording = recorder.receive(self.group, message, self._options.trace)
+            ended, why = "cancel", None
+            try:
+                disposition, outcome = await self._handle(message)
+                ended = outcome
+                why = disposition.reason if isinstance(disposition, DeadLetter) else None
+            finally:
+                recording.end(ended, why)
         setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
-        if recording is not None:
-            recording.end(outcome)
         if self._watchers:
             self._watchers.call(HandledMessage(self.group, message, outcome))
         return disposition

@@ -23,7 +23,7 @@ from afresh.operations.operation import Operation
 
 from .envelope import Envelope
 from .events import event_type_of
-from .tracing import current_trace
+from .tracing import attributes_of
 
 __all__ = ["BUCKETS", "DatabaseOutbox", "StoredMessage", "bucket_of"]
 
@@ -99,7 +99,7 @@ class DatabaseOutbox:
                 f"{self._max_bytes:,} at most: store what is large, and let the event say where."
             )
         message_id = message_id or new_uuid()
-        extensions = {"causationid": operation.uuid, **current_trace()}
+        extensions = {"causationid": operation.uuid, **attributes_of()}
         if key is not None:
             extensions["partitionkey"] = key
         envelope = Envelope(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["TRACE_ATTRIBUTES", "current_trace", "linked_context"]
+__all__ = ["TRACE_ATTRIBUTES", "attributes_of", "context_of"]
 
 TRACE_ATTRIBUTES = ("traceparent", "tracestate")
 """The extension attributes of CloudEvents for W3C Trace Context."""
@@ -18,16 +18,21 @@ else:
     _propagator = TraceContextTextMapPropagator()
 
 
-def current_trace() -> dict[str, str]:
-    """Return the trace that is being recorded, as attributes; nothing where there is none."""
+def attributes_of(context: Any = None) -> dict[str, str]:
+    """Return the attributes that tell of a trace; none where there is none.
+
+    Args:
+        context: of the trace; what is being recorded here unless given.
+    """
     carrier: dict[str, str] = {}
     if _propagator is not None:
-        _propagator.inject(carrier)
+        _propagator.inject(carrier, context)
     return carrier
 
 
-def linked_context(attributes: Mapping[str, str]) -> Any:
-    """Return the context of the trace that attributes tell of; None where there is none."""
+def context_of(attributes: Mapping[str, str]) -> Any:
+    """Return the context of the trace that attributes tell of; None where they tell of none."""
     if _propagator is None or "traceparent" not in attributes:
         return None
-    return _propagator.extract({name: attributes.get(name, "") for name in TRACE_ATTRIBUTES})
+    carrier = {name: attributes[name] for name in TRACE_ATTRIBUTES if name in attributes}
+    return _propagator.extract(carrier) or None
