@@ -74,7 +74,8 @@ class EventType:
             version: in which it was written.
 
         Raises:
-            EnvelopeError: it does not fit the class, or no upcaster reads that version.
+            EnvelopeError: it does not fit the class, it is of a newer version, or no upcaster
+                reads an older one.
         """
         try:
             if version != self.version:
@@ -86,6 +87,11 @@ class EventType:
             raise EnvelopeError(f"A {self.name}.v{version} can't be read: {error}") from error
 
     def _upcast(self, data: bytes, version: int) -> bytes:
+        if version > self.version:
+            raise EnvelopeError(
+                f"{self.name}.v{version} is newer than version {self.version}, which is known "
+                "here: update this service, or have its publisher publish the older one beside it."
+            )
         fields: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
         for each in range(version, self.version):
             upcaster = self.upcasters.get(each)
