@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from afresh.commands import CommandCalls, Commander, CommandOf
 from afresh.errors import DefinitionError, InvalidStateError
 from afresh.operations import Freshness, Operations, RetryPolicy
+from afresh.primitives.tasks import uncancelled
 from afresh.remote.cache import RemoteCache, open_cache
 from afresh.remote.kind import ComputeCalls
 from afresh.rpc.exceptions import ExceptionPolicy
@@ -286,7 +287,7 @@ class App:
         """Begin to follow what other hosts commit; `async with app` and `asgi()` do it.
 
         Raises:
-            SchemaError: the database lacks tables.
+            SchemaError: the database lacks tables, or they are not as they must be.
         """
         if self._is_started:
             return
@@ -294,7 +295,11 @@ class App:
         if self._database is not None:
             await self._database.start()
         if self._broker is not None:
-            await self._broker.start()
+            try:
+                await self._broker.start()
+            except BaseException:
+                await uncancelled(self.aclose())
+                raise
         self._is_started = True
 
     async def __aenter__(self) -> Self:

@@ -30,7 +30,7 @@ from .handlers import ServiceHandler, handlers_of
 from .inbox import InboxTrimmer, OutboxTrimmer
 from .outbox import DatabaseOutbox
 from .relay import Relay, RelayOptions
-from .tables import BrokerTables, add_broker_tables, find_broker_tables
+from .tables import BrokerTables, add_broker_tables, check_broker_tables, find_broker_tables
 from .transport import DeadMessage, Subscribed, Subscription, Transport
 from .transports.opening import open_transport
 from .watching import HandledMessage, PublishedMessage
@@ -170,12 +170,19 @@ class Broker:
     # -- life
 
     async def start(self) -> None:
-        """Begin to publish and to receive; an app does it. Does not wait for the broker."""
+        """Begin to publish and to receive; an app does it. Does not wait for the broker.
+
+        Raises:
+            SchemaError: the database lacks the tables of the outbox and the inbox.
+        """
         operations, database = self._operations, self._database
         if operations is None:
             raise InvalidStateError(f"{self!r} belongs to no app: App(broker=…).")
         if self._connecting is not None:
             raise InvalidStateError(f"{self!r} was started already.")
+        if database is not None and self._tables is not None:
+            for name in list(database.shards):
+                await check_broker_tables(database.shard(name).write, self._tables)
         for subscription, handlers in self._subscriptions().items():
             by_type: dict[str, list[ServiceHandler]] = {}
             for handler in handlers:

@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import Identity, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, text
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, registry
 
+from afresh.db.check import require_tables
 from afresh.db.columns import (
     BIG,
     LONG,
@@ -33,6 +35,7 @@ __all__ = [
     "OutboxMixin",
     "OutboxState",
     "add_broker_tables",
+    "check_broker_tables",
     "find_broker_tables",
 ]
 
@@ -195,3 +198,22 @@ def find_broker_tables(metadata: MetaData) -> BrokerTables | None:
             "OutboxMixin, OutboxLeaseMixin and InboxMixin, or call add_broker_tables(metadata)."
         )
     return BrokerTables(**found)
+
+
+async def check_broker_tables(engine: AsyncEngine, tables: BrokerTables) -> None:
+    """Make sure that a database has the tables of messages, with all that matters.
+
+    Args:
+        engine: of the database.
+        tables: as they are to be.
+
+    Raises:
+        SchemaError: something is missing or different; the message lists all of it, and says what
+            to do.
+    """
+    await require_tables(
+        engine,
+        (tables.outbox, tables.leases, tables.inbox),
+        needed_by="an app with a broker needs it",
+        declared_by="OutboxMixin, OutboxLeaseMixin and InboxMixin, or add_broker_tables(metadata)",
+    )

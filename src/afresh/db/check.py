@@ -1,4 +1,4 @@
-"""Looks whether a database has the tables of the logs, as they are declared.
+"""Looks whether a database has the tables of afresh, as they are declared.
 
 Before anything is written to them, so that a forgotten migration shows at the start and in one
 message. Only what afresh relies on is compared: names of indexes, comments and further tables are
@@ -7,7 +7,7 @@ up to their owners.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Dialect,
     Inspector,
     Integer,
+    LargeBinary,
     String,
     Table,
     Text,
@@ -30,7 +31,7 @@ from afresh.errors import SchemaError
 
 from .tables import LogTables
 
-__all__ = ["check_tables"]
+__all__ = ["check_tables", "require_tables"]
 
 _TEXT_SIZES = {"TINYTEXT": 255, "TEXT": 65_535, "MEDIUMTEXT": 16_777_215}
 """How long the texts of MySQL are, LONGTEXT aside."""
@@ -48,34 +49,54 @@ async def check_tables(engine: AsyncEngine, tables: LogTables) -> None:
         SchemaError: something is missing or different; the message lists all of it, and says what
             to do.
     """
+    await require_tables(
+        engine,
+        (tables.operations, tables.events),
+        needed_by="the logs of operations and events need it",
+        declared_by="OperationLogMixin and EventLogMixin, or add_log_tables(metadata)",
+    )
+
+
+async def require_tables(
+    engine: AsyncEngine, tables: Iterable[Table], *, needed_by: str, declared_by: str
+) -> None:
+    """Make sure that a database has tables, with all that matters.
+
+    Args:
+        engine: of the database.
+        tables: as they are to be.
+        needed_by: for the message: "the logs need it".
+        declared_by: for the message: what brings the tables into metadata.
+
+    Raises:
+        SchemaError: something is missing or different; the message lists all of it, and says what
+            to do.
+    """
     async with engine.connect() as connection:
         found = await connection.run_sync(_differences, tables)
     if found:
         listed = "\n".join(f"  - {each}" for each in found)
         raise SchemaError(
-            f"The database {engine.url!r} is not as the logs of operations and events need it:\n"
+            f"The database {engine.url!r} is not as {needed_by}:\n"
             f"{listed}\n"
-            "Write a migration (alembic revision --autogenerate, with these tables in the "
-            "target_metadata, finds most of it). Where the tables are missing altogether, "
-            "await database.create_tables() creates them."
+            "Write a migration (alembic revision --autogenerate finds most of it, with these "
+            f"tables in the target_metadata: {declared_by}). Where the tables are missing "
+            "altogether, await database.create_tables() creates them."
         )
 
 
-def _differences(connection: Connection, tables: LogTables) -> list[str]:
+def _differences(connection: Connection, tables: Iterable[Table]) -> list[str]:
     inspector = inspect(connection)
     found = []
-    for table in (tables.operations, tables.events):
+    for table in tables:
         if not inspector.has_table(table.name, schema=table.schema):
             found.append(f"there is no table {table.fullname}")
             continue
-        differences = _differences_of(inspector, table, connection.dialect)
+        differences = [
+            *_differences_of(inspector, table, connection.dialect),
+            *_miscounts(connection, table),
+        ]
         found += [f"{table.fullname} {difference}" for difference in differences]
-    if connection.dialect.name == "sqlite" and _reuses_indexes(connection, tables.operations):
-        found.append(
-            f"{tables.operations.fullname} must be made with AUTOINCREMENT "
-            "(sqlite_autoincrement=True), or else SQLite gives the index of a deleted row to "
-            "another one"
-        )
     return found
 
 
@@ -125,6 +146,10 @@ def _type_problem(wanted: TypeEngine[Any], found: TypeEngine[Any]) -> str | None
         if found.length is not None and found.length < (wanted.length or 0):
             return f"of length {found.length}, which must be {wanted.length}"
         return None
+    if isinstance(wanted, mysql.LONGBLOB) and not isinstance(found, mysql.LONGBLOB):
+        return f"of type {shown}: it must be LONGBLOB"
+    if isinstance(wanted, LargeBinary) and not isinstance(found, LargeBinary):
+        return f"of type {shown} in place of bytes"
     if isinstance(wanted, Integer) and not isinstance(found, Integer):
         return f"of type {shown} in place of a whole number"
     return None
@@ -155,7 +180,28 @@ def _missing_keys(inspector: Inspector, table: Table) -> Iterator[str]:
             yield f"has no index on ({', '.join(columns)})"
 
 
-def _reuses_indexes(connection: Connection, table: Table) -> bool:
-    statement = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :name")
-    made: str | None = connection.execute(statement, {"name": table.name}).scalar()
-    return made is not None and "AUTOINCREMENT" not in made.upper()
+def _miscounts(connection: Connection, table: Table) -> Iterator[str]:
+    """Yield what is wrong with how the rows of a table are numbered, where they are."""
+    counted = next((column.name for column in table.columns if column.identity is not None), None)
+    if counted is None:
+        return
+    if connection.dialect.name == "sqlite":
+        statement = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :name")
+        made: str | None = connection.execute(statement, {"name": table.name}).scalar()
+        if made is not None and "AUTOINCREMENT" not in made.upper():
+            yield (
+                "must be made with AUTOINCREMENT (sqlite_autoincrement=True), or else SQLite gives "
+                f"the {counted} of a deleted row to another one"
+            )
+    elif connection.dialect.name == "postgresql":
+        name = connection.dialect.identifier_preparer.format_table(table)
+        statement = text(
+            "SELECT seqrelid::regclass::text, seqcache FROM pg_sequence "
+            "WHERE seqrelid = pg_get_serial_sequence(:name, :counted)::regclass"
+        )
+        found = connection.execute(statement, {"name": name, "counted": counted}).first()
+        if found is not None and found.seqcache != 1:
+            yield (
+                f"has a column {counted} that connections take {found.seqcache} numbers of at once,"
+                f" so that the order is lost: ALTER SEQUENCE {found.seqrelid} CACHE 1"
+            )
