@@ -323,11 +323,10 @@ class Broker:
                 f"{self!r} has no outbox: that is in the database of an app, "
                 "App(database=…, broker=…)."
             )
-        return OutboxDesk(
-            self._database.shard(shard),
-            self._tables,
-            partial(self._database.watcher.changed, "outbox", shard),
-        )
+        changed = None
+        if self._relays:
+            changed = partial(self._database.watcher.changed, "outbox", shard)
+        return OutboxDesk(self._database.shard(shard), self._tables, changed)
 
     def relay(self, shard: str = "") -> Relay:
         """Return what publishes the outbox of a shard.
@@ -344,8 +343,8 @@ class Broker:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What is received, and as whom."""
-        return tuple(self._consumers)
+        """What is received, and as whom; what will be, where the app is not started."""
+        return tuple(self._consumers) or tuple(self._subscriptions())
 
     async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
         """Return messages that could not be handled, the oldest first.
