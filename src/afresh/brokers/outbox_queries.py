@@ -17,6 +17,9 @@ from .tables import BrokerTables, OutboxState
 
 __all__ = ["DeskQueries", "RelayQueries"]
 
+_JUST_NOW = 0.25
+"""Seconds; what has become due between two queries is looked for at once."""
+
 COUNTED = 10_000
 """A longer outbox is not counted to its end."""
 
@@ -34,11 +37,13 @@ class RelayQueries:
         outbox = tables.outbox
         columns = outbox.c
         earlier = outbox.alias("earlier")
+        # Not a question of time, which passes while the query runs: what failed goes alone, and
+        # what this round has left behind goes first.
         blocks = or_(
             and_(
                 earlier.c.state == OutboxState.NEW,
-                earlier.c.next_attempt_at > moment(),
                 earlier.c.not_before.is_(None),
+                or_(earlier.c.next_attempt_at.is_not(None), earlier.c.id <= bindparam("after")),
             ),
             and_(
                 earlier.c.state == OutboxState.DEAD,
@@ -115,10 +120,14 @@ class RelayQueries:
             )
         )
         """``one`` is dead, for an ``error``."""
-        self.next: Executable = select(
-            func.min(func.coalesce(columns.next_attempt_at, columns.not_before))
-        ).where(columns.state == OutboxState.NEW)
-        """When the next one is due of those that have to wait."""
+        due_at = func.coalesce(columns.next_attempt_at, columns.not_before)
+        self.next: Executable = select(func.min(due_at)).where(
+            columns.state == OutboxState.NEW,
+            columns.bucket.in_(bindparam("buckets", expanding=True)),
+            due_at > moment(-_JUST_NOW),
+        )
+        """When the next one of ``buckets`` is due of those that have to wait; those that were due
+        before and were not fetched wait for something else."""
 
 
 class DeskQueries:
@@ -164,7 +173,7 @@ class DeskQueries:
         self.requeue: Update = (
             update(outbox)
             .where(is_dead)
-            .values(state=OutboxState.NEW, attempts=0, next_attempt_at=None)
+            .values(state=OutboxState.NEW, attempts=0, next_attempt_at=moment())
         )
         """All dead ones are to be published."""
         self.drop: Delete = delete(outbox).where(is_dead)

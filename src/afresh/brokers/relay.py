@@ -149,10 +149,13 @@ class Relay(Worker):
                 self._failures += 1
                 return self.options.pauses[self._failures]
             self._failures = 0
-            if len(rows) < self.options.fetch:
+            if any(row.attempts for row in rows):
+                after = 0  # what waited for them may go now
+            elif len(rows) < self.options.fetch:
                 break
-            # On from here; what comes late with a lower id is found when this round begins again.
-            after = rows[-1].id
+            else:
+                # On from here; what comes late with a lower id is found in the next round.
+                after = rows[-1].id
         return await self._pause()
 
     async def _renew(self) -> None:
@@ -182,7 +185,8 @@ class Relay(Worker):
         if current_clock().now() - self._counted_at >= _COUNT_EVERY:
             await self.count()
         async with self._shard.read.connect() as connection:
-            due: datetime | None = (await connection.execute(self._queries.next)).scalar()
+            values = {"buckets": sorted(self._leases.owned)}
+            due: datetime | None = (await connection.execute(self._queries.next, values)).scalar()
         pause = self._polls[1]
         if due is not None:
             pause = min(pause, max(0.01, due.timestamp() - time.time()))
