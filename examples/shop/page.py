@@ -17,9 +17,15 @@ from afresh.states import StateEvent
 from afresh.ui.nicegui import LiveElement, act, live, live_badge
 
 from .contracts import USERS, Deliver, Order, PlaceOrder, Product, PutIntoBasket, Shop
+from .header import site_links
+from .places import Places
 
-_CSS = Path(__file__).with_name("shop.css")
+STYLE = Path(__file__).with_name("shop.css")
 _TO_BASKET = "() => document.getElementById('basket').scrollIntoView({behavior: 'smooth'})"
+
+
+def colours() -> None:
+    ui.colors(primary="#0f766e", negative="#b91c1c", positive="#15803d")
 
 
 def euros(cents: int) -> str:
@@ -52,15 +58,17 @@ class ShopPage:
     Args:
         shop: the services.
         user: who is shopping, a key of `USERS`.
+        places: what to link to; without them there are no links.
     """
 
-    def __init__(self, shop: Shop, user: str) -> None:
+    def __init__(self, shop: Shop, user: str, places: Places | None = None) -> None:
         self.shop = shop
         self.user = user
+        self.places = places
 
     def build(self) -> None:
-        ui.add_css(_CSS)
-        ui.colors(primary="#0f766e", negative="#b91c1c", positive="#15803d")
+        ui.add_css(STYLE)
+        colours()
         self._header()
         with box("wide page", "main"):
             with box("shelf", "section"):
@@ -91,21 +99,27 @@ class ShopPage:
         self.dock()
 
     def _header(self) -> None:
-        with box("bar", "header"), box("wide"):
-            with box("mark"):
-                icon("storefront")
-            with box("stack grow").style("gap: 0"):
-                ui.label("Corner Market").classes("brand clip")
-                self.worker()
-            with ui.button(color=None).props("flat no-caps padding='4px 8px'") as button:
-                with ui.row(align_items="center", wrap=False).style("gap: 8px"):
-                    ui.label(USERS[self.user][0]).classes("avatar")
-                    ui.label(USERS[self.user])
-                    icon("expand_more", 18).classes("soft")
-                with ui.menu().props("anchor='bottom right' self='top right'"):
-                    for user, name in USERS.items():
-                        ui.menu_item(name, lambda user=user: ui.navigate.to(f"?user={user}"))
-            button.classes("who").props["aria-label"] = "Switch user"
+        with box("bar", "header"):
+            with box("wide"):
+                with box("mark"):
+                    icon("storefront")
+                with box("stack grow").style("gap: 0"):
+                    ui.label("Corner Market").classes("brand clip")
+                    self.worker()
+                self._switch()
+            if self.places is not None:
+                site_links(self.places, "page")
+
+    def _switch(self) -> None:
+        with ui.button(color=None).props("flat no-caps padding='4px 8px'") as button:
+            with ui.row(align_items="center", wrap=False).style("gap: 8px"):
+                ui.label(USERS[self.user][0]).classes("avatar")
+                ui.label(USERS[self.user])
+                icon("expand_more", 18).classes("soft")
+            with ui.menu().props("anchor='bottom right' self='top right'"):
+                for user, name in USERS.items():
+                    ui.menu_item(name, lambda user=user: ui.navigate.to(f"?user={user}"))
+        button.classes("who").props["aria-label"] = "Switch user"
 
     @live(delay=0.1)
     async def worker(self) -> None:

@@ -11,9 +11,14 @@ from nicegui import ui
 from afresh import App, Client, connect
 from afresh.ui.nicegui import connection_status, page_defaults
 
+from .backstage.contracts import Backstage, BackstageError
 from .contracts import USERS, Shop, describe, shop_of
 from .data import shop_database
+from .flow.page import FlowPage
+from .flow.traffic import Traffic
+from .flow.verdict import Ledger
 from .page import ShopPage
+from .places import KnownPlaces, Places
 from .server import shop_app, start
 from .services import open_shop
 
@@ -24,12 +29,13 @@ def serve_everything(database_url: str, *, host: str, port: int, show: bool, res
     """Serve both pages, and the server that terminals connect to, from one process."""
     app = App(database=shop_database(database_url))
     shop = open_shop(app)
+    places = app.add(KnownPlaces())
     site.on_startup(lambda: start(app, reset=reset))
     site.on_shutdown(see_visitors_off)
     site.on_shutdown(app.aclose)
     site.router.routes += app.asgi().routes
     site.mount("/plain", shop_app(app))
-    run(lambda: shop, None, host=host, port=port, show=show)
+    run(lambda: shop, lambda: places, None, host=host, port=port, show=show)
 
 
 def serve_page(server_url: str, *, host: str, port: int, show: bool) -> None:
@@ -37,7 +43,34 @@ def serve_page(server_url: str, *, host: str, port: int, show: bool) -> None:
     client = connect(server_url)
     site.on_shutdown(see_visitors_off)
     site.on_shutdown(client.aclose)
-    run(lambda: shop_of(client), client, host=host, port=port, show=show)
+    run(
+        lambda: shop_of(client),
+        lambda: client.service(Places),
+        client,
+        host=host,
+        port=port,
+        show=show,
+    )
+
+
+def add_flow(backstage: Backstage, shop: Callable[[], Shop]) -> None:
+    """Serve the page that shows what happens behind the shop, at "/flow".
+
+    Args:
+        backstage: what is known there, and what can be broken.
+        shop: where the page's visitors order something.
+    """
+    traffic = Traffic(backstage.board)
+    ledger = Ledger(backstage)
+
+    @ui.page("/flow", title=f"Behind the shop · {TITLE}")
+    def flow() -> None:
+        FlowPage(backstage, shop(), traffic, ledger).build()
+
+
+def words_for(error: BaseException) -> str:
+    """What visitors of all Python pages read about an error."""
+    return str(error) if isinstance(error, BackstageError) else describe(error)
 
 
 def see_visitors_off() -> None:
@@ -47,13 +80,19 @@ def see_visitors_off() -> None:
 
 
 def run(
-    shop: Callable[[], Shop], client: Client | None, *, host: str, port: int, show: bool
+    shop: Callable[[], Shop],
+    places: Callable[[], Places],
+    client: Client | None,
+    *,
+    host: str,
+    port: int,
+    show: bool,
 ) -> None:
-    page_defaults.describe_error = describe
+    page_defaults.describe_error = words_for
 
     @ui.page("/", title=TITLE)
     def index(user: str = "alice") -> None:
-        ShopPage(shop(), user if user in USERS else "alice").build()
+        ShopPage(shop(), user if user in USERS else "alice", places()).build()
         if client is not None:
             connection_status(client).classes("fixed bottom-4 left-4").style("z-index: 10")
 

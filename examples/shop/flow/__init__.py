@@ -1,0 +1,1 @@
+"""The page that shows what happens behind the shop: figures, a diagram, levers, and all pages."""
