@@ -134,6 +134,11 @@ class Host:
         tell_reaper(f"-process {self._process_id}")
         self._let_go()
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait so long for the end of the process; returns whether it came."""
+        await asyncio.wait({self._listening}, timeout=seconds)
+        return self._listening.done()
+
     async def kill(self) -> None:
         """End it at once."""
         if not self._listening.done():

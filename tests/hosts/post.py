@@ -108,12 +108,11 @@ class Post:
             )
             queue = await channel.declare_queue(f"{self.destination}.witness", durable=True)
             await queue.bind(exchange, "#")
-            while (message := await queue.get(fail=False)) is not None:
+            while (message := await queue.get(fail=False, no_ack=True)) is not None:
                 body = msgspec.json.decode(message.body)
                 self._published.append(
                     Published(str(message.headers["ce-id"]), body["writer"], body["number"])
                 )
-                await message.ack()
         return self._published
 
     # -- waiting
