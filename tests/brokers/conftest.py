@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from afresh.brokers import MemoryTransport, Transport, open_transport
-from afresh.brokers.transports import kafka
+from afresh.brokers.transports import kafka_subscribed
 from afresh.brokers.transports.memory import MemoryBroker
 
 TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka", "servicebus"]
@@ -20,7 +20,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {"kafka": {"idempotent": False}}  # Tansu 
 @pytest.fixture(autouse=True)
 def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tansu lets nobody into a group before the session of who left it would have ended."""
-    monkeypatch.setattr(kafka, "SESSION_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_subscribed, "SESSION_SECONDS", 2.0)
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -9,7 +9,7 @@ import pytest
 
 from afresh.brokers import Ack, Disposition, IncomingMessage, Subscription
 from afresh.brokers.transports import nats as nats_transport
-from afresh.brokers.transports import redis as redis_transport
+from afresh.brokers.transports import redis_subscribed as redis_transport
 from afresh.brokers.transports.nats import NatsTransport
 from afresh.brokers.transports.redis import RedisTransport
 from tests.brokers.test_transports import WITHIN, Seen, ids, message

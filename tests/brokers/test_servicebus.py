@@ -17,8 +17,8 @@ from afresh.brokers import (
     Retry,
     Subscription,
 )
-from afresh.brokers.transports import servicebus as module
 from afresh.brokers.transports.servicebus import ServiceBusTransport
+from afresh.brokers.transports.servicebus_place import Place
 from tests.servers.servicebus import ServiceBus
 
 WITHIN = 20.0
@@ -31,9 +31,8 @@ def message(name: str, destination: str) -> OutgoingMessage:
 
 
 async def test_a_lock_is_renewed_while_a_handler_takes_longer(
-    servicebus: str, destination: str, monkeypatch: pytest.MonkeyPatch
+    servicebus: str, destination: str
 ) -> None:
-    monkeypatch.setattr(module, "LOCK_SECONDS", 1.5)
     calls: list[str] = []
     ended = asyncio.Event()
 
@@ -45,7 +44,7 @@ async def test_a_lock_is_renewed_while_a_handler_takes_longer(
             ended.set()
         return Ack()
 
-    async with ServiceBusTransport(servicebus) as transport:
+    async with ServiceBusTransport(servicebus, lock=1.5) as transport:
         subscribed = await transport.subscribe(
             Subscription(destination, "readers", workers=1), slow
         )
@@ -172,7 +171,7 @@ async def test_a_subscription_comes_back_with_the_namespace(
     ],
 )
 def test_addresses_are_understood(url: str, host: str, port: int) -> None:
-    place = module._Place.read(url)
+    place = Place.read(url)
     assert (place.host, place.port, place.key) == (host, port, "c2VjcmV0")
 
 

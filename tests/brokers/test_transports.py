@@ -357,3 +357,33 @@ async def test_a_transport_can_be_closed_while_subscriptions_are_open(
     async with asyncio.timeout(WITHIN):
         await transport.aclose()
         await subscribed.aclose(0)
+
+
+async def test_how_much_waits_for_a_group_is_told_with_and_without_a_subscriber(
+    any_transport: Transport, connect_transport: Callable[[], Transport], destination: str
+) -> None:
+    release = asyncio.Event()
+    seen = Seen()
+
+    async def slow(came: IncomingMessage) -> Disposition:
+        await seen(came)
+        await release.wait()
+        return Ack()
+
+    subscription = Subscription(destination, "readers", workers=1, prefetch=2)
+    subscribed = await any_transport.subscribe(subscription, slow)
+    for number in range(20):
+        assert (await any_transport.publish([message(number, destination)]))[0].is_confirmed
+    await seen.wait(1)
+    other = connect_transport()
+    await other.start()
+    told = await other.lag(subscription)
+    assert told is not None
+    # Those that were handed over count as well where the broker knows of settled ones only.
+    assert 16 <= told <= 20
+    release.set()
+    await seen.wait(20)
+    async with asyncio.timeout(WITHIN):
+        while await subscribed.lag() or await other.lag(subscription):
+            await asyncio.sleep(0.05)
+    await subscribed.aclose()

@@ -59,6 +59,10 @@ class Queue:
             None if is_dead else Queue(most_deliveries=float("inf"), is_dead=True)
         )
 
+    def __len__(self) -> int:
+        """How many are not settled, locked or not."""
+        return len(self.ready) + len(self.locks)
+
     def put(self, stored: Stored) -> None:
         heapq.heappush(self.ready, stored)
 
@@ -99,7 +103,9 @@ class Queue:
         lock = self.locks.pop(token, None)
         if lock is None:
             return False
-        (self.dead or self).put(replace(lock.stored, properties=properties, deliveries=0))
+        (self if self.dead is None else self.dead).put(
+            replace(lock.stored, properties=properties, deliveries=0)
+        )
         return True
 
     def renew(self, token: uuid.UUID) -> float | None:

@@ -368,7 +368,17 @@ def tag_of(delivery: Delivery) -> bytes:
 ENTRY = """<?xml version="1.0" encoding="utf-8"?>
 <entry xmlns="http://www.w3.org/2005/Atom"><id>{name}</id><title type="text">{name}</title>
 <content type="application/xml"><{kind}
- xmlns="http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"/></content></entry>"""
+ xmlns="http://schemas.microsoft.com/netservices/2010/10/servicebus/connect">{inner}</{kind}>
+</content></entry>"""
+
+COUNTS = """<CountDetails xmlns:d2p1="http://schemas.microsoft.com/netservices/2011/06/servicebus">
+<d2p1:ActiveMessageCount>{active}</d2p1:ActiveMessageCount>
+<d2p1:DeadLetterMessageCount>{dead}</d2p1:DeadLetterMessageCount></CountDetails>"""
+
+
+def entry(name: str, kind: str, inner: str = "") -> str:
+    """What management answers about a topic or a subscription."""
+    return ENTRY.format(name=name, kind=kind, inner=inner)
 
 
 def setting(body: str, name: str) -> str | None:
@@ -405,16 +415,24 @@ class Administration(BaseHTTPRequestHandler):
                     lock_seconds=seconds(body, "LockDuration", 60.0),
                     most_deliveries=int(setting(body, "MaxDeliveryCount") or 10),
                 )
-            self.reply(
-                201 if is_new else 409, ENTRY.format(name=path, kind="SubscriptionDescription")
-            )
+            self.reply(201 if is_new else 409, entry(path, "SubscriptionDescription"))
         else:
             is_new = topic not in topics
             if is_new:
                 window = seconds(body, "DuplicateDetectionHistoryTimeWindow", 60.0)
                 wanted = setting(body, "RequiresDuplicateDetection") == "true"
                 topics[topic] = Topic(window if wanted else 0.0)
-            self.reply(201 if is_new else 409, ENTRY.format(name=path, kind="TopicDescription"))
+            self.reply(201 if is_new else 409, entry(path, "TopicDescription"))
+
+    def do_GET(self) -> None:
+        path, _ = self.split()
+        try:
+            queue = self.namespace.queue(path)
+        except NotFound:
+            self.reply(404)
+            return
+        counts = COUNTS.format(active=len(queue), dead=len(queue.dead or ()))
+        self.reply(200, entry(path, "SubscriptionDescription", counts))
 
     def do_DELETE(self) -> None:
         _, (topic, _, name) = self.split()

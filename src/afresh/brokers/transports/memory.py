@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from afresh.errors import InvalidStateError
 from afresh.primitives.clock import current_clock
 from afresh.primitives.tasks import start_background
 
-from ..lanes import Lanes
+from ..lanes import Settle
 from ..transport import (
     CONFIRMED,
     Ack,
@@ -32,23 +31,23 @@ from ..transport import (
     OutgoingMessage,
     PublishResult,
     Retry,
-    Subscribed,
     Subscription,
-    Transport,
 )
+from .base import BaseSubscribed, BaseTransport, end
 
 __all__ = ["MemoryBroker", "MemoryTransport"]
 
 MAX_BYTES = 1_048_576
 
 
-class MemoryTransport(Transport):
+class MemoryTransport(BaseTransport):
     """A connection to a broker within the process.
 
     Args:
         url: ``memory://``, or ``memory://name`` for a broker of that name, shared by all
             transports of the process.
         broker: the broker, in place of one that has a name.
+        max_bytes: the largest body that is taken.
 
     Example:
         ```python
@@ -56,46 +55,56 @@ class MemoryTransport(Transport):
         ```
     """
 
-    def __init__(self, url: str = "memory://", *, broker: MemoryBroker | None = None) -> None:
+    title = "The broker in memory"
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        broker: MemoryBroker | None = None,
+        max_bytes: float = MAX_BYTES,
+    ) -> None:
+        super().__init__(
+            Capabilities(
+                name="memory",
+                prefix="ce-",
+                is_durable=False,
+                ordered_keys=True,
+                deduplicates=0,
+                delays_retries=True,
+                has_dead_letters=True,
+                max_bytes=max_bytes,
+            )
+        )
         self.broker: MemoryBroker = broker or _brokers.setdefault(
             url.partition("://")[2], MemoryBroker()
         )
-        self.capabilities: Capabilities = Capabilities(
-            name="memory",
-            prefix="ce-",
-            is_durable=False,
-            ordered_keys=True,
-            deduplicates=0,
-            delays_retries=True,
-            has_dead_letters=True,
-            max_bytes=MAX_BYTES,
-        )
-        self._is_open = False
+        self._is_started_here = False
+
+    @property
+    def _is_started(self) -> bool:
+        return self._is_started_here
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._is_started_here and not self.broker.is_stopped
 
     async def start(self) -> None:
         if self.broker.is_stopped:
             raise ConnectionError("The broker in memory is stopped.")
-        self._is_open = True
+        self._is_started_here = True
+        self.broker.clients.add(self)
 
-    async def publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
-        if not self._is_open or self.broker.is_stopped:
-            gone = PublishResult(Outcome.UNAVAILABLE, "The broker in memory is stopped.")
-            return [gone] * len(messages)
-        results = []
-        for message in messages:
-            if len(message.body) > self.capabilities.max_bytes:
-                error = f"{len(message.body):,} bytes are more than {MAX_BYTES:,}."
-                results.append(PublishResult(Outcome.PERMANENT, error))
-            else:
-                self.broker.take(message)
-                results.append(CONFIRMED)
+    async def _publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
+        results = [self.broker.take(message) for message in messages]
         await asyncio.sleep(0)
         return results
 
-    async def subscribe(self, subscription: Subscription, handler: Handler) -> Subscribed:
-        if not self._is_open:
-            raise InvalidStateError("Start the transport before you subscribe.")
-        return _Subscribed(self.broker, self.broker.group_of(subscription), subscription, handler)
+    def _make_subscribed(self, subscription: Subscription, handler: Handler) -> _Subscribed:
+        return _Subscribed(self, subscription, handler)
+
+    async def lag(self, subscription: Subscription) -> int | None:
+        return self.broker.group_of(subscription).waiting
 
     async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
         group = self.broker.group_of(subscription)
@@ -117,21 +126,26 @@ class MemoryTransport(Transport):
             del group.dead[each]
         return len(wanted)
 
-    def health(self) -> dict[str, Any]:
-        is_connected = self._is_open and not self.broker.is_stopped
-        return {"connected": is_connected, "error": None if is_connected else "It is stopped."}
-
     async def aclose(self) -> None:
-        self._is_open = False
+        await self._close_subscribed()
+        self._is_started_here = False
+        self.broker.clients.discard(self)
 
     def __repr__(self) -> str:
         return f"<MemoryTransport to {self.broker!r}>"
 
 
 class MemoryBroker:
-    """What transports in memory connect to."""
+    """What transports in memory connect to.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many messages a group keeps; more are refused until some are settled.
+    """
+
+    def __init__(self, *, most: float = math.inf) -> None:
+        self.clients: set[MemoryTransport] = set()
+        """Who is connected."""
+        self._most = most
         self.is_stopped: bool = False
         """Whether nothing can reach it; see `stop`."""
         self._groups: dict[tuple[str, str], _Group] = {}
@@ -146,9 +160,19 @@ class MemoryBroker:
         self.is_stopped = False
         for group in (*self._groups.values(), *self._hosts.values()):
             group.ready.set()
+        for client in list(self.clients):
+            client._tell_reconnected()
 
-    def take(self, message: OutgoingMessage) -> None:
-        """Hand a message to all groups that there are."""
+    def take(self, message: OutgoingMessage) -> PublishResult:
+        """Hand a message to all groups that there are, unless it is too much for one of them."""
+        groups = [
+            group
+            for group in (*self._groups.values(), *self._hosts.values())
+            if group.destination == message.destination
+            and (not group.types or message.type in group.types)
+        ]
+        if any(group.waiting >= self._most for group in groups):
+            return PublishResult(Outcome.TRANSIENT, f"A group has {self._most:g} messages.")
         incoming = IncomingMessage(
             message.destination,
             message.body,
@@ -158,10 +182,9 @@ class MemoryBroker:
             message.key,
             deliveries=0,
         )
-        for group in (*self._groups.values(), *self._hosts.values()):
-            wanted = group.types
-            if group.destination == message.destination and (not wanted or message.type in wanted):
-                group.put(incoming)
+        for group in groups:
+            group.put(incoming)
+        return CONFIRMED
 
     def group_of(self, subscription: Subscription) -> _Group:
         """Return the messages of a group; a new one for a broadcast."""
@@ -201,6 +224,11 @@ class _Group:
         self.dead: dict[str, DeadMessage] = {}
         self.ready: asyncio.Event = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """How many messages nobody was handed yet, or is to be handed again."""
+        return len(self.messages) + len(self.later)
+
     def put(self, message: IncomingMessage) -> None:
         self.messages.append(message)
         self.ready.set()
@@ -223,23 +251,19 @@ class _Group:
         return min((each.due - now for each in self.later), default=None)
 
 
-class _Subscribed(Subscribed):
+class _Subscribed(BaseSubscribed[MemoryTransport]):
     def __init__(
-        self,
-        broker: MemoryBroker,
-        group: _Group,
-        subscription: Subscription,
-        handler: Handler,
+        self, transport: MemoryTransport, subscription: Subscription, handler: Handler
     ) -> None:
-        self._broker = broker
-        self._group = group
-        self._subscription = subscription
-        self._lanes = Lanes(subscription, handler)
+        super().__init__(transport, subscription, handler)
+        self._broker = transport.broker
+        self._group = self._broker.group_of(subscription)
         self._held: dict[int, IncomingMessage] = {}
         self._numbers = itertools.count()
-        self._task = start_background(
-            self._fetch(), name=f"subscription of {subscription.group} in memory"
-        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks = [start_background(self._fetch(), name=f"subscription of {self._title}")]
 
     async def _fetch(self) -> None:
         group = self._group
@@ -254,7 +278,7 @@ class _Subscribed(Subscribed):
                 await self._lanes.put(message, self._settling(number))
             await _wait(group.ready, pause)
 
-    def _settling(self, number: int) -> Any:
+    def _settling(self, number: int) -> Settle:
         async def settle(disposition: Disposition) -> None:
             message = self._held.pop(number)
             match disposition:
@@ -268,9 +292,8 @@ class _Subscribed(Subscribed):
 
         return settle
 
-    async def aclose(self, drain: float = 30.0) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+    async def _close(self, drain: float) -> None:
+        await end(*self._tasks)
         await self._lanes.aclose(drain)
         if self._subscription.mode == "broadcast":
             self._broker.forget(self._group)
@@ -278,12 +301,8 @@ class _Subscribed(Subscribed):
             self._group.put_back(message, 0)
         self._held.clear()
 
-    def health(self) -> dict[str, Any]:
-        return {
-            "in_flight": self._lanes.in_flight,
-            "lag": len(self._group.messages) + len(self._group.later),
-            "error": "The broker in memory is stopped." if self._broker.is_stopped else None,
-        }
+    async def _own_lag(self) -> int | None:
+        return self._group.waiting
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,11 +23,10 @@ from nats.errors import MaxPayloadError
 from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
-from afresh.errors import InvalidStateError
 from afresh.primitives.tasks import start_background
 
-from ..envelope import split_headers, to_headers
-from ..lanes import Lanes
+from ..envelope import to_headers
+from ..lanes import Settle
 from ..transport import (
     CONFIRMED,
     Ack,
@@ -42,14 +40,21 @@ from ..transport import (
     OutgoingMessage,
     PublishResult,
     Retry,
-    Subscribed,
     Subscription,
-    Transport,
+)
+from .base import BaseSubscribed, BaseTransport, end
+from .headers import (
+    CONTENT_TYPE,
+    DELIVERIES,
+    GROUP,
+    KEY,
+    OF_DEATH,
+    dead_message,
+    death_headers,
+    incoming_message,
 )
 
 __all__ = ["NatsTransport"]
-
-_log = logging.getLogger("afresh.brokers")
 
 MAX_BYTES = 1_000_000
 """What a server takes unless it is told otherwise, less room for headers."""
@@ -68,16 +73,10 @@ _ENDED = {"404", "408", "409", "503"}
 """What ends a request for messages: none, no time left, no consumer, nobody there."""
 
 _TOO_LARGE = 10054
-_KEY = "x-afresh-key"
-_TYPE = "content-type"
-_REASON = "x-afresh-reason"
-_ERROR = "x-afresh-error"
-_DIED_AT = "x-afresh-died-at"
-_GROUP = "x-afresh-group"
-_RESERVED = {_KEY, _TYPE, _REASON, _ERROR, _DIED_AT, _GROUP, "correlation_id"}
+_WINDOW = 100
 
 
-class NatsTransport(Transport):
+class NatsTransport(BaseTransport):
     """A connection to NATS, with JetStream.
 
     Args:
@@ -93,6 +92,8 @@ class NatsTransport(Transport):
         ```
     """
 
+    title = "NATS"
+
     def __init__(
         self,
         url: str = "nats://localhost:4222",
@@ -101,15 +102,17 @@ class NatsTransport(Transport):
         max_bytes: float = MAX_BYTES,
         replicas: int = 1,
     ) -> None:
-        self.capabilities: Capabilities = Capabilities(
-            name="nats",
-            prefix="ce-",
-            is_durable=True,
-            ordered_keys=False,
-            deduplicates=DUPLICATE_SECONDS,
-            delays_retries=True,
-            has_dead_letters=True,
-            max_bytes=max_bytes,
+        super().__init__(
+            Capabilities(
+                name="nats",
+                prefix="ce-",
+                is_durable=True,
+                ordered_keys=False,
+                deduplicates=DUPLICATE_SECONDS,
+                delays_retries=True,
+                has_dead_letters=True,
+                max_bytes=max_bytes,
+            )
         )
         self._is_owned = broker is None
         self._broker: NatsBroker = broker or NatsBroker(
@@ -144,14 +147,15 @@ class NatsTransport(Transport):
         self._streams.clear()
 
     @property
+    def _is_started(self) -> bool:
+        return self._connection is not None
+
+    @property
     def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.is_connected
 
-    def health(self) -> dict[str, Any]:
-        connected = self._is_connected
-        return {"connected": connected, "error": None if connected else "NATS is not connected."}
-
     async def aclose(self) -> None:
+        await self._close_subscribed()
         connection, self._connection = self._connection, None
         if connection is not None and self._is_owned:
             await self._broker.stop()
@@ -182,26 +186,7 @@ class NatsTransport(Transport):
 
     # -- publishing
 
-    async def publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
-        chains: dict[Any, list[int]] = {}
-        for number, message in enumerate(messages):
-            key = number if message.key is None else (message.destination, message.key)
-            chains.setdefault(key, []).append(number)
-        results: list[PublishResult] = [CONFIRMED] * len(messages)
-
-        async def follow(chain: list[int]) -> None:
-            for number in chain:
-                results[number] = await self._publish_one(messages[number])
-
-        await asyncio.gather(*map(follow, chains.values()))
-        return results
-
     async def _publish_one(self, message: OutgoingMessage) -> PublishResult:
-        if not self._is_connected:
-            return PublishResult(Outcome.UNAVAILABLE, "NATS is not connected.")
-        if len(message.body) > self.capabilities.max_bytes:
-            error = f"{len(message.body):,} bytes are more than {self.capabilities.max_bytes:,}."
-            return PublishResult(Outcome.PERMANENT, error)
         name = _token(message.destination)
         headers = {
             **{each: _written(value) for each, value in message.headers.items()},
@@ -209,11 +194,11 @@ class NatsTransport(Transport):
                 each: _written(value)
                 for each, value in to_headers(message.attributes, self.capabilities.prefix).items()
             },
-            _TYPE: message.content_type,
+            CONTENT_TYPE: message.content_type,
             "Nats-Msg-Id": message.id,
         }
         if message.key is not None:
-            headers[_KEY] = _written(message.key)
+            headers[KEY] = _written(message.key)
         connections = self._connection.stats["reconnects"]
         number = zlib.crc32((message.key or message.id).encode()) % _SUBJECTS
         try:
@@ -242,16 +227,19 @@ class NatsTransport(Transport):
 
     # -- consuming
 
-    async def subscribe(self, subscription: Subscription, handler: Handler) -> Subscribed:
-        if self._connection is None:
-            raise InvalidStateError("Start the transport before you subscribe.")
-        subscribed = _Subscribed(self, subscription, handler)
+    def _make_subscribed(self, subscription: Subscription, handler: Handler) -> _Subscribed:
+        return _Subscribed(self, subscription, handler)
+
+    async def lag(self, subscription: Subscription) -> int | None:
+        return await self._waiting(subscription.destination, _token(subscription.group))
+
+    async def _waiting(self, destination: str, consumer: str) -> int | None:
         try:
-            await subscribed.start()
-        except Exception as error:
-            await subscribed._lanes.aclose(0)
-            raise ConnectionError(f"NATS refuses the subscription: {error}") from error
-        return subscribed
+            info = await self._jetstream.consumer_info(_token(destination), consumer)
+        except NotFoundError:
+            return None
+        waiting: int | None = info.num_pending
+        return waiting
 
     # -- dead messages
 
@@ -266,46 +254,49 @@ class NatsTransport(Transport):
     async def requeue_dead(
         self, subscription: Subscription, ids: Sequence[str] | None = None
     ) -> int:
-        name = _token(subscription.destination)
+        subject = f"{_token(subscription.destination)}.group.{_token(subscription.group)}"
 
         async def requeue(raw: Any) -> None:
-            own = {_REASON, _ERROR, _DIED_AT, _GROUP}
             headers = {
-                each: value
-                for each, value in _others(raw.headers).items()
-                if each.lower() not in own
+                name: value
+                for name, value in _others(raw.headers).items()
+                if name.lower() not in OF_DEATH
             }
-            await self._jetstream.publish(
-                f"{name}.group.{_token(subscription.group)}", raw.data, headers=headers
-            )
+            await self._jetstream.publish(subject, raw.data, headers=headers)
 
         return await self._each_dead(subscription, ids, requeue)
 
     async def drop_dead(self, subscription: Subscription, ids: Sequence[str] | None = None) -> int:
-        async def drop(raw: Any) -> None:
-            """Nothing but the deletion."""
-
-        return await self._each_dead(subscription, ids, drop)
+        return await self._each_dead(subscription, ids, None)
 
     async def _each_dead(
-        self, subscription: Subscription, ids: Sequence[str] | None, do: Any
+        self,
+        subscription: Subscription,
+        ids: Sequence[str] | None,
+        do: Callable[[Any], Awaitable[None]] | None,
     ) -> int:
+        stream = f"{_token(subscription.destination)}_dead"
         wanted = None if ids is None else set(ids)
-        found = [
-            raw
-            async for raw in self._dead_of(subscription)
-            if wanted is None or str(raw.seq) in wanted
-        ]
-        for raw in found:
-            await do(raw)
-            await self._jetstream.delete_msg(f"{_token(subscription.destination)}_dead", raw.seq)
-        return len(found)
+        count = 0
 
-    async def _dead_of(self, subscription: Subscription) -> Any:
+        async def settle(raw: Any) -> None:
+            if do is not None:
+                await do(raw)
+            await self._jetstream.delete_msg(stream, raw.seq)
+
+        async with contextlib.aclosing(self._dead_of(subscription)) as found:
+            while chosen := await _some(found, wanted):
+                await asyncio.gather(*map(settle, chosen))
+                count += len(chosen)
+        return count
+
+    async def _dead_of(self, subscription: Subscription) -> AsyncGenerator[Any, None]:
         name = _token(subscription.destination)
         await self._need_all(subscription.destination)
+        # What dies meanwhile is left for another time.
+        last = (await self._jetstream.stream_info(f"{name}_dead")).state.last_seq
         sequence = 1
-        while True:
+        while sequence <= last:
             try:
                 raw = await self._jetstream.get_msg(
                     f"{name}_dead",
@@ -318,34 +309,26 @@ class NatsTransport(Transport):
             yield raw
             sequence = raw.seq + 1
 
-    def __repr__(self) -> str:
-        return f"<NatsTransport, {'connected' if self._is_connected else 'not connected'}>"
 
-
-class _Subscribed(Subscribed):
+class _Subscribed(BaseSubscribed[NatsTransport]):
     def __init__(
         self, transport: NatsTransport, subscription: Subscription, handler: Handler
     ) -> None:
-        self._transport = transport
-        self._subscription = subscription
-        self._lanes = Lanes(subscription, handler)
+        super().__init__(transport, subscription, handler)
         self._held: dict[int, Any] = {}
         self._inbox: Any = None
-        self._next = ""
+        self._consumer = _token(subscription.group)
         self._asked = 0
         self._changed = asyncio.Event()
         self._connections = 0
         self._is_lost = False
-        self._lag = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._error: str | None = None
 
     async def start(self) -> None:
         await self._attach()
-        title = f"{self._subscription.group} at NATS"
         self._tasks = [
-            start_background(self._ask(), name=f"subscription of {title}"),
-            start_background(self._renew(), name=f"renewal of {title}"),
+            start_background(self._ask(), name=f"subscription of {self._title}"),
+            start_background(self._renew(), name=f"renewal of {self._title}"),
         ]
 
     async def _attach(self) -> None:
@@ -360,9 +343,9 @@ class _Subscribed(Subscribed):
                 ack_wait=ACK_SECONDS,
                 inactive_threshold=60.0,
             )
-            consumer = (await transport._jetstream.add_consumer(name, config)).name
+            self._consumer = (await transport._jetstream.add_consumer(name, config)).name
         else:
-            consumer = _token(subscription.group)
+            consumer = self._consumer
             config = ConsumerConfig(
                 durable_name=consumer,
                 filter_subjects=[events, f"{name}.group.{consumer}"],
@@ -378,7 +361,6 @@ class _Subscribed(Subscribed):
         connection = transport._connection
         if self._inbox is None:
             self._inbox = await connection.subscribe(connection.new_inbox(), cb=self._take)
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"
         self._asked = 0
         self._is_lost = False
         self._connections = connection.stats["reconnects"]
@@ -387,6 +369,7 @@ class _Subscribed(Subscribed):
         """Ask for as many messages as there is room for, again and again."""
         connection = self._transport._connection
         fetched = self._subscription.fetched
+        stream = _token(self._subscription.destination)
         asked_at = 0.0
         while True:
             self._changed.clear()
@@ -402,7 +385,9 @@ class _Subscribed(Subscribed):
                 self._asked += room
                 request = {"batch": room, "expires": int(_ASK_SECONDS * 1e9)}
                 await connection.publish(
-                    self._next, msgspec.json.encode(request), reply=self._inbox.subject
+                    f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._consumer}",
+                    msgspec.json.encode(request),
+                    reply=self._inbox.subject,
                 )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -417,16 +402,14 @@ class _Subscribed(Subscribed):
             await asyncio.sleep(_LOOK_SECONDS)
             return
         self._error = None
-        if self._subscription.on_connected is not None:
-            self._subscription.on_connected()
+        self.tell_reconnected()
 
     async def _take(self, raw: Any) -> None:
         status = (raw.headers or {}).get("Status") if not raw.data else None
         if status is None:
             self._asked = max(0, self._asked - 1)
             self._held[id(raw)] = raw
-            message = _incoming(raw, self._subscription)
-            self._lag = raw.metadata.num_pending
+            message = _incoming(raw, self._subscription, raw.metadata.num_delivered or 1)
             await self._lanes.put(message, self._settling(raw))
         elif status in _ENDED:
             rest = int(raw.headers.get("Nats-Pending-Messages") or self._asked)
@@ -442,7 +425,7 @@ class _Subscribed(Subscribed):
                 with contextlib.suppress(Exception):
                     await raw.in_progress()
 
-    def _settling(self, raw: Any) -> Any:
+    def _settling(self, raw: Any) -> Settle:
         async def settle(disposition: Disposition) -> None:
             del self._held[id(raw)]
             try:
@@ -451,54 +434,51 @@ class _Subscribed(Subscribed):
                         await raw.ack_sync(timeout=_PUBLISH_SECONDS)
                     case Retry(delay):
                         await raw.nak(delay=delay or None)
-                    case DeadLetter(reason, error):
+                    case DeadLetter() as death:
                         if self._subscription.mode == "group":
-                            await self._bury(raw, reason, error)
+                            await self._bury(raw, death)
                         await raw.ack_sync(timeout=_PUBLISH_SECONDS)
             finally:
                 self._changed.set()
 
         return settle
 
-    async def _bury(self, raw: Any, reason: str, error: str) -> None:
+    async def _bury(self, raw: Any, death: DeadLetter) -> None:
         subscription = self._subscription
-        headers = _others(raw.headers) | {
-            _REASON: _written(reason[:2000]),
-            _ERROR: error,
-            _DIED_AT: str(time.time()),
-            _GROUP: _written(subscription.group),
+        own = death_headers(death) | {
+            GROUP: subscription.group,
+            DELIVERIES: str(raw.metadata.num_delivered or 1),
         }
+        headers = _others(raw.headers) | {name: _written(value) for name, value in own.items()}
         subject = f"{_token(subscription.destination)}.dead.{_token(subscription.group)}"
         await self._transport._jetstream.publish(subject, raw.data, headers=headers)
 
-    async def aclose(self, drain: float = 30.0) -> None:
-        if not self._tasks:
-            return
-        asking, renewing = self._tasks
-        self._tasks = []
-        await _end(asking)
-        with contextlib.suppress(NatsError, TimeoutError):
-            # What the server has sent already still comes, and is given back below.
-            await self._inbox.drain()
+    async def _close(self, drain: float) -> None:
+        await end(*self._tasks[:1])
+        if self._inbox is not None:
+            with contextlib.suppress(NatsError, TimeoutError):
+                # What the server has sent already still comes, and is given back below.
+                await self._inbox.drain()
         await self._lanes.aclose(drain)
-        await _end(renewing)
+        await end(*self._tasks[1:])
         for raw in self._held.values():
             with contextlib.suppress(Exception):  # the connection is gone: it comes again later
                 await raw.nak()
         self._held.clear()
 
-    def health(self) -> dict[str, Any]:
-        connected = self._transport._is_connected
-        return {
-            "in_flight": self._lanes.in_flight,
-            "lag": self._lag,
-            "error": self._error or (None if connected else "NATS is not connected."),
-        }
+    async def _own_lag(self) -> int | None:
+        return await self._transport._waiting(self._subscription.destination, self._consumer)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+async def _some(found: AsyncGenerator[Any, None], wanted: set[str] | None) -> list[Any]:
+    """The next messages that are wanted, as many as are settled at once."""
+    chosen: list[Any] = []
+    async for raw in found:
+        if wanted is None or str(raw.seq) in wanted:
+            chosen.append(raw)
+            if len(chosen) == _WINDOW:
+                break
+    return chosen
 
 
 # -- names and messages
@@ -521,10 +501,6 @@ def _written(value: str) -> str:
     )
 
 
-def _read(value: str) -> str:
-    return unquote(value)
-
-
 def _others(headers: Any) -> dict[str, str]:
     """Headers without those of the server itself, which are about a stream and a message."""
     return {
@@ -534,32 +510,14 @@ def _others(headers: Any) -> dict[str, str]:
     }
 
 
-def _incoming(raw: Any, subscription: Subscription) -> IncomingMessage:
-    given = {name: _read(value) for name, value in _others(raw.headers).items()}
-    attributes, headers = split_headers(given)
-    lower = {name.lower(): value for name, value in headers.items()}
-    try:
-        deliveries = raw.metadata.num_delivered or 1
-    except Exception:
-        deliveries = 1
-    return IncomingMessage(
-        subscription.destination,
-        raw.data,
-        lower.get(_TYPE, ""),
-        attributes,
-        {name: value for name, value in headers.items() if name.lower() not in _RESERVED},
-        lower.get(_KEY) or attributes.get("partitionkey"),
-        deliveries,
-    )
+def _incoming(raw: Any, subscription: Subscription, deliveries: int) -> IncomingMessage:
+    return incoming_message(subscription, raw.data or b"", _texts(raw), deliveries)
+
+
+def _texts(raw: Any) -> dict[str, str]:
+    return {name: unquote(value) for name, value in _others(raw.headers).items()}
 
 
 def _dead(raw: Any, subscription: Subscription) -> DeadMessage:
-    headers = {name.lower(): _read(value) for name, value in (raw.headers or {}).items()}
-    died_at = headers.get(_DIED_AT)
-    return DeadMessage(
-        str(raw.seq),
-        _incoming(raw, subscription),
-        headers.get(_REASON, ""),
-        headers.get(_ERROR, ""),
-        float(died_at) if died_at else None,
-    )
+    headers = {name.lower(): value for name, value in _texts(raw).items()}
+    return dead_message(str(raw.seq), _incoming(raw, subscription, 0), headers)

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import DeliveryError, PublishError
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from faststream import AckPolicy
 from faststream.rabbit import (
     Channel,
@@ -30,10 +28,8 @@ from faststream.rabbit import (
     RabbitQueue,
 )
 
-from afresh.errors import InvalidStateError
-
-from ..envelope import split_headers, to_headers
-from ..lanes import Lanes
+from ..envelope import to_headers
+from ..lanes import Settle
 from ..transport import (
     CONFIRMED,
     Ack,
@@ -47,14 +43,22 @@ from ..transport import (
     OutgoingMessage,
     PublishResult,
     Retry,
-    Subscribed,
     Subscription,
-    Transport,
+)
+from .base import BaseSubscribed, BaseTransport
+from .headers import (
+    DEAD_ID,
+    DELIVERIES,
+    DESTINATION,
+    KEY,
+    OF_DEATH,
+    dead_message,
+    death_headers,
+    incoming_message,
+    number_in,
 )
 
 __all__ = ["RabbitTransport"]
-
-_log = logging.getLogger("afresh.brokers")
 
 TIERS = (1, 5, 30, 120, 600)
 """Seconds that messages may wait before they are handled again; a delay is rounded up to one."""
@@ -63,16 +67,24 @@ MAX_BYTES = 16_777_216
 """What newer servers take unless they are told otherwise."""
 
 _CONNECT_SECONDS = 10.0
-_DELIVERIES = "x-afresh-deliveries"
-_REASON = "x-afresh-reason"
-_ERROR = "x-afresh-error"
-_DIED_AT = "x-afresh-died-at"
-_DEAD_ID = "x-afresh-dead-id"
-_DESTINATION = "x-afresh-destination"
-_KEY = "x-afresh-key"
+_FETCH_SECONDS = 2.0
+_WINDOW = 250
+_MOST_HELD = 65_535
+_OF_BROKER = {
+    "x-acquired-count",
+    "x-delivery-count",
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+}
+"""Headers that the server writes."""
 
 
-class RabbitTransport(Transport):
+class RabbitTransport(BaseTransport):
     """A connection to RabbitMQ.
 
     Args:
@@ -87,6 +99,8 @@ class RabbitTransport(Transport):
         ```
     """
 
+    title = "RabbitMQ"
+
     def __init__(
         self,
         url: str = "amqp://guest:guest@localhost:5672/",
@@ -94,15 +108,17 @@ class RabbitTransport(Transport):
         broker: RabbitBroker | None = None,
         max_bytes: float = MAX_BYTES,
     ) -> None:
-        self.capabilities: Capabilities = Capabilities(
-            name="rabbitmq",
-            prefix="ce-",
-            is_durable=True,
-            ordered_keys=True,
-            deduplicates=0,
-            delays_retries=True,
-            has_dead_letters=True,
-            max_bytes=max_bytes,
+        super().__init__(
+            Capabilities(
+                name="rabbitmq",
+                prefix="ce-",
+                is_durable=True,
+                ordered_keys=True,
+                deduplicates=0,
+                delays_retries=True,
+                has_dead_letters=True,
+                max_bytes=max_bytes,
+            )
         )
         self._is_owned = broker is None
         self._broker: RabbitBroker = broker or RabbitBroker(
@@ -115,7 +131,6 @@ class RabbitTransport(Transport):
         self._connection: Any = None
         self._channel: Any = None
         self._exchanges: dict[str, Any] = {}
-        self._reconnected: list[Callable[[], object]] = []
 
     # -- the connection
 
@@ -134,28 +149,23 @@ class RabbitTransport(Transport):
             raise ConnectionError(f"RabbitMQ can't be reached: {error}") from error
         self._connection = connection
         self._exchanges.clear()
-        connection.reconnect_callbacks.add(self._note_reconnected)
+        connection.reconnect_callbacks.add(self._tell_reconnected)
 
-    def _note_reconnected(self, *_: Any) -> None:
-        for function in list(self._reconnected):
-            function()
+    @property
+    def _is_started(self) -> bool:
+        return self._connection is not None
 
     @property
     def _is_connected(self) -> bool:
         connection = self._connection
         return connection is not None and connection.connected.is_set()
 
-    def health(self) -> dict[str, Any]:
-        return {
-            "connected": self._is_connected,
-            "error": None if self._is_connected else "RabbitMQ is not connected.",
-        }
-
     async def aclose(self) -> None:
+        await self._close_subscribed()
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        connection.reconnect_callbacks.discard(self._note_reconnected)
+        connection.reconnect_callbacks.discard(self._tell_reconnected)
         if self._is_owned:
             await self._broker.stop()
         elif self._channel is not None:
@@ -163,33 +173,14 @@ class RabbitTransport(Transport):
 
     # -- publishing
 
-    async def publish(self, messages: Sequence[OutgoingMessage]) -> Sequence[PublishResult]:
-        chains: dict[Any, list[int]] = {}
-        for number, message in enumerate(messages):
-            key = number if message.key is None else (message.destination, message.key)
-            chains.setdefault(key, []).append(number)
-        results: list[PublishResult] = [CONFIRMED] * len(messages)
-
-        async def follow(chain: list[int]) -> None:
-            for number in chain:
-                results[number] = await self._publish_one(messages[number])
-
-        await asyncio.gather(*map(follow, chains.values()))
-        return results
-
     async def _publish_one(self, message: OutgoingMessage) -> PublishResult:
-        if not self._is_connected:
-            return PublishResult(Outcome.UNAVAILABLE, "RabbitMQ is not connected.")
-        if len(message.body) > self.capabilities.max_bytes:
-            error = f"{len(message.body):,} bytes are more than {self.capabilities.max_bytes:,}."
-            return PublishResult(Outcome.PERMANENT, error)
         headers: dict[str, Any] = {
             **message.headers,
             **to_headers(message.attributes, self.capabilities.prefix),
-            _DESTINATION: message.destination,
+            DESTINATION: message.destination,
         }
         if message.key is not None:
-            headers[_KEY] = message.key
+            headers[KEY] = message.key
         try:
             exchange = await self._exchange(message.destination)
             await exchange.publish(
@@ -225,28 +216,30 @@ class RabbitTransport(Transport):
 
     # -- consuming
 
-    async def subscribe(self, subscription: Subscription, handler: Handler) -> Subscribed:
-        if self._connection is None:
-            raise InvalidStateError("Start the transport before you subscribe.")
-        subscribed = _Subscribed(self, subscription, handler)
+    def _make_subscribed(self, subscription: Subscription, handler: Handler) -> _Subscribed:
+        return _Subscribed(self, subscription, handler)
+
+    async def lag(self, subscription: Subscription) -> int | None:
+        name = _queue_name(subscription)
+        queues = [name, *(f"{name}.retry.{seconds}" for seconds in TIERS)]
         try:
-            await subscribed.start()
-        except Exception as error:
-            raise ConnectionError(f"RabbitMQ refuses the subscription: {error}") from error
-        return subscribed
+            return await self._count(*queues)
+        except ChannelNotFoundEntity:
+            return None
+
+    async def _count(self, *queues: str) -> int:
+        async with self._connection.channel() as channel:
+            declared = [await channel.declare_queue(name, passive=True) for name in queues]
+        return sum(each.declaration_result.message_count or 0 for each in declared)
 
     # -- dead messages
 
     async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
         async with self._connection.channel() as channel:  # what is not settled goes back
             queue = await _declare_dead(channel, subscription)
-            found: list[DeadMessage] = []
-            while len(found) < limit:
-                raw = await queue.get(fail=False, no_ack=False)
-                if raw is None:
-                    break
-                found.append(_dead(raw))
-        return found
+            count = min(limit, queue.declaration_result.message_count or 0, _MOST_HELD)
+            async with contextlib.aclosing(_fetched(channel, queue, count, count)) as found:
+                return [_dead(raw, subscription) async for raw in found]
 
     async def requeue_dead(
         self, subscription: Subscription, ids: Sequence[str] | None = None
@@ -254,57 +247,58 @@ class RabbitTransport(Transport):
         async with self._connection.channel(on_return_raises=True) as channel:
 
             async def requeue(raw: AbstractIncomingMessage) -> None:
-                headers = {
-                    name: value
-                    for name, value in raw.headers.items()
-                    if name not in {_DELIVERIES, _REASON, _ERROR, _DIED_AT, _DEAD_ID}
-                }
+                headers = {name: raw.headers[name] for name in raw.headers.keys() - OF_DEATH}
                 await channel.default_exchange.publish(
                     _copy(raw, headers), routing_key=_queue_name(subscription), mandatory=True
                 )
-                await raw.ack()
 
             return await self._each_dead(channel, subscription, ids, requeue)
 
     async def drop_dead(self, subscription: Subscription, ids: Sequence[str] | None = None) -> int:
         async with self._connection.channel() as channel:
-            return await self._each_dead(channel, subscription, ids, lambda raw: raw.ack())
+            return await self._each_dead(channel, subscription, ids, None)
 
     async def _each_dead(
         self,
         channel: Any,
         subscription: Subscription,
         ids: Sequence[str] | None,
-        settle: Callable[[AbstractIncomingMessage], Any],
+        do: Callable[[AbstractIncomingMessage], Awaitable[None]] | None,
     ) -> int:
         wanted = None if ids is None else set(ids)
         queue = await _declare_dead(channel, subscription)
-        remaining = queue.declaration_result.message_count or 0
+        there = queue.declaration_result.message_count or 0
+        # Those that are not wanted are held until the channel is closed.
+        ahead = 2 * _WINDOW if wanted is None else min(there, _MOST_HELD)
+        most = there if wanted is None else ahead
         count = 0
-        while remaining and (wanted is None or wanted):
-            remaining -= 1
-            raw = await queue.get(fail=False, no_ack=False)
-            if raw is None:
-                break
-            name = str(raw.headers.get(_DEAD_ID))
-            if wanted is None or name in wanted:
-                await settle(raw)
+        chosen: list[AbstractIncomingMessage] = []
+
+        async def settle() -> None:
+            if do is not None:
+                await asyncio.gather(*map(do, chosen))
+            await asyncio.gather(*(raw.ack() for raw in chosen))
+            chosen.clear()
+
+        async with contextlib.aclosing(_fetched(channel, queue, most, ahead)) as found:
+            async for raw in found:
+                if wanted is not None and raw.headers.get(DEAD_ID) not in wanted:
+                    continue
+                chosen.append(raw)
                 count += 1
-                if wanted is not None:
-                    wanted.discard(name)
+                if len(chosen) == _WINDOW:
+                    await settle()
+                if wanted is not None and count == len(wanted):
+                    break
+            await settle()
         return count
 
-    def __repr__(self) -> str:
-        return f"<RabbitTransport, {'connected' if self._is_connected else 'not connected'}>"
 
-
-class _Subscribed(Subscribed):
+class _Subscribed(BaseSubscribed[RabbitTransport]):
     def __init__(
         self, transport: RabbitTransport, subscription: Subscription, handler: Handler
     ) -> None:
-        self._transport = transport
-        self._subscription = subscription
-        self._lanes = Lanes(subscription, handler)
+        super().__init__(transport, subscription, handler)
         self._subscriber: Any = None
         self._channel: Any = None
         self._held: set[AbstractIncomingMessage] = set()
@@ -343,8 +337,6 @@ class _Subscribed(Subscribed):
         )
         self._subscriber(self._take)
         await self._subscriber.start()
-        if subscription.on_connected is not None:
-            transport._reconnected.append(subscription.on_connected)
 
     async def _declare(self) -> None:
         subscription = self._subscription
@@ -366,7 +358,7 @@ class _Subscribed(Subscribed):
         self._held.add(raw)
         await self._lanes.put(_incoming(raw, self._subscription), self._settling(raw))
 
-    def _settling(self, raw: AbstractIncomingMessage) -> Any:
+    def _settling(self, raw: AbstractIncomingMessage) -> Settle:
         async def settle(disposition: Disposition) -> None:
             self._held.discard(raw)
             match disposition:
@@ -377,19 +369,17 @@ class _Subscribed(Subscribed):
                         await raw.nack(requeue=True)
                         return
                     tier = next((each for each in TIERS if each >= delay), TIERS[-1])
-                    headers = {**raw.headers, _DELIVERIES: _deliveries(raw)}
+                    headers = {**raw.headers, DELIVERIES: _deliveries(raw)}
                     await self._move(raw, headers, f".retry.{tier}")
-                case DeadLetter(reason, error):
+                case DeadLetter() as death:
                     if self._subscription.mode == "broadcast":
                         await raw.ack()
                         return
                     headers = {
                         **raw.headers,
-                        _REASON: reason[:4000],
-                        _ERROR: error,
-                        _DIED_AT: str(time.time()),
-                        _DEAD_ID: secrets.token_hex(8),
-                        _DELIVERIES: _deliveries(raw),
+                        **death_headers(death),
+                        DEAD_ID: secrets.token_hex(8),
+                        DELIVERIES: _deliveries(raw),
                     }
                     await self._move(raw, headers, ".dead")
 
@@ -401,33 +391,29 @@ class _Subscribed(Subscribed):
         )
         await raw.ack()
 
-    async def aclose(self, drain: float = 30.0) -> None:
-        callback = self._subscription.on_connected
-        if callback in self._transport._reconnected:
-            self._transport._reconnected.remove(callback)
-        subscriber, self._subscriber = self._subscriber, None
-        if subscriber is None:
-            return
-        queue: Any = subscriber._queue_obj
-        tag: Any = subscriber._consumer_tag
-        if queue is not None and tag is not None and not queue.channel.is_closed:
-            await queue.cancel(tag)
-            subscriber._consumer_tag = None
+    async def _own_lag(self) -> int | None:
+        return await self._transport._count(self._subscriber._queue_obj.name)
+
+    async def _close(self, drain: float) -> None:
+        subscriber = self._subscriber
+        if subscriber is not None:
+            await _stop_fetching(subscriber)
         await self._lanes.aclose(drain)
         for raw in sorted(self._held, key=lambda each: each.delivery_tag or 0):
             with contextlib.suppress(Exception):  # the connection is gone, and it goes back too
                 await raw.nack(requeue=True)
         self._held.clear()
-        await subscriber.stop()
-        if not self._channel.is_closed:
+        if subscriber is not None:
+            await subscriber.stop()
+        if self._channel is not None and not self._channel.is_closed:
             await self._channel.close()
 
-    def health(self) -> dict[str, Any]:
-        connected = self._transport._is_connected
-        return {
-            "in_flight": self._lanes.in_flight,
-            "error": None if connected else "RabbitMQ is not connected.",
-        }
+
+async def _stop_fetching(subscriber: Any) -> None:
+    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+    if queue is not None and tag is not None and not queue.channel.is_closed:
+        await queue.cancel(tag)
+        subscriber._consumer_tag = None
 
 
 async def _as_it_is(message: RabbitMessage) -> RabbitMessage:
@@ -446,43 +432,44 @@ async def _declare_dead(channel: Any, subscription: Subscription) -> Any:
     return await channel.declare_queue(f"{_queue_name(subscription)}.dead", durable=True)
 
 
+async def _fetched(
+    channel: Any, queue: Any, count: int, ahead: int
+) -> AsyncGenerator[AbstractIncomingMessage, None]:
+    """The oldest messages of a queue, fetched ahead; those that are not settled go back."""
+    if not count:
+        return
+    await channel.set_qos(prefetch_count=ahead)
+    found: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    tag = await queue.consume(found.put)
+    try:
+        for _ in range(count):
+            async with asyncio.timeout(_FETCH_SECONDS):
+                raw = await found.get()
+            yield raw
+    except TimeoutError:
+        pass  # somebody else has the rest
+    finally:
+        if not channel.is_closed:
+            await queue.cancel(tag)
+
+
 def _deliveries(raw: AbstractIncomingMessage) -> int:
-    before = raw.headers.get(_DELIVERIES) or 0
-    again = raw.headers.get("x-delivery-count") or 0
-    return int(str(before)) + int(str(again)) + 1
+    return int(number_in(raw.headers, DELIVERIES) + number_in(raw.headers, "x-delivery-count")) + 1
 
 
 def _incoming(raw: AbstractIncomingMessage, subscription: Subscription) -> IncomingMessage:
-    attributes, headers = split_headers(raw.headers)
-    return IncomingMessage(
-        subscription.destination,
+    headers = {name: raw.headers[name] for name in raw.headers if name not in _OF_BROKER}
+    return incoming_message(
+        subscription,
         raw.body,
-        raw.content_type or "",
-        attributes,
-        {name: value for name, value in headers.items() if name not in _RESERVED},
-        headers.get(_KEY) or attributes.get("partitionkey"),
-        _deliveries(raw),
+        headers,
+        _deliveries(raw) - int(number_in(headers, DELIVERIES)),
+        content_type=raw.content_type or "",
     )
 
 
-_RESERVED = {
-    _DELIVERIES,
-    _REASON,
-    _ERROR,
-    _DIED_AT,
-    _DEAD_ID,
-    _DESTINATION,
-    _KEY,
-    "x-delivery-count",
-    "x-death",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-}
-
-
 def _copy(raw: AbstractIncomingMessage, headers: Any) -> aio_pika.Message:
-    kept = {name: value for name, value in headers.items() if name != "x-delivery-count"}
+    kept = {name: value for name, value in headers.items() if name not in _OF_BROKER}
     return aio_pika.Message(
         raw.body,
         headers=kept,
@@ -493,14 +480,6 @@ def _copy(raw: AbstractIncomingMessage, headers: Any) -> aio_pika.Message:
     )
 
 
-def _dead(raw: AbstractIncomingMessage) -> DeadMessage:
-    headers = raw.headers
-    destination = str(headers.get(_DESTINATION) or "")
-    died_at = headers.get(_DIED_AT)
-    return DeadMessage(
-        str(headers.get(_DEAD_ID)),
-        _incoming(raw, Subscription(destination, "")),
-        str(headers.get(_REASON) or ""),
-        str(headers.get(_ERROR) or ""),
-        float(str(died_at)) if died_at else None,
-    )
+def _dead(raw: AbstractIncomingMessage, subscription: Subscription) -> DeadMessage:
+    message = _incoming(raw, subscription)
+    return dead_message(str(raw.headers.get(DEAD_ID)), message, raw.headers)
