@@ -302,6 +302,11 @@ class Broker:
         """
         return self._when_handled.add(handler)
 
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The parts of the app's database, each of which has an outbox."""
+        return () if self._database is None else tuple(self._database.shards)
+
     def outbox(self, shard: str = "") -> OutboxDesk:
         """Return what looks at the outbox of a shard, and decides about its dead messages.
 

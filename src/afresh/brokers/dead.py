@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Update
+from sqlalchemy import Delete, Update, case, func, select
 
+from afresh.db.logs.moments import moment
 from afresh.db.shards import Shard
 
 from .outbox_queries import DeskQueries
@@ -70,7 +71,7 @@ class OutboxDesk:
 
     Args:
         shard: where the outbox is.
-        tables: the outbox.
+        tables: the outbox and its leases.
         changed: called when messages may be published that could not be before.
     """
 
@@ -81,6 +82,15 @@ class OutboxDesk:
         self._column = tables.outbox.c.id
         self._changed = changed
         self._queries = DeskQueries(tables)
+        leases = tables.leases.c
+        # A host may have a row of its own there, which is no part of the outbox.
+        parts = func.sum(case((leases.bucket >= 0, 1), else_=0)).label("parts")
+        self._owners = (
+            select(leases.owner, parts)
+            .where(leases.owner.is_not(None), leases.expires_at > moment())
+            .group_by(leases.owner)
+            .order_by(leases.owner)
+        )
 
     async def dead(self, limit: int = 100, *, after: int = 0) -> list[DeadOutboxMessage]:
         """Return messages that are not published any more, in order.
@@ -133,6 +143,12 @@ class OutboxDesk:
         if self._changed is not None:
             self._changed()
         return count
+
+    async def owners(self) -> dict[str, int]:
+        """Return the hosts that publish it now, and how many of its parts each has."""
+        async with self._shard.read.connect() as connection:
+            rows = await connection.execute(self._owners)
+            return {row.owner: int(row.parts) for row in rows}
 
     async def figures(self) -> OutboxFigures:
         """Return what stands in the outbox."""

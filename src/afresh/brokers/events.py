@@ -182,6 +182,11 @@ def event_type_of(cls: type) -> EventType:
     return found
 
 
+def is_event(cls: type) -> bool:
+    """Whether a class is known to be one of events."""
+    return cls in _types
+
+
 class EventTypes:
     """The types of events that a program reads, by their names."""
 

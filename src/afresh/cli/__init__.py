@@ -1,0 +1,5 @@
+"""The command line: `afresh …`."""
+
+from .program import main
+
+__all__ = ["main"]

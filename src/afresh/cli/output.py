@@ -1,0 +1,86 @@
+"""What commands show: texts, tables, and how far long work is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from .sources import CommandError
+
+__all__ = ["Progress", "duration", "table", "write"]
+
+_UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_SHOW_EVERY = 0.1
+_ERASE = "\r\x1b[K"
+
+
+def write(text: str, path: Path | None) -> None:
+    """Write a text to a file, or to the screen if that is None.
+
+    Raises:
+        CommandError: the file can't be written.
+    """
+    if path is None:
+        print(text, end="")
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, in the largest unit that fits: "3 min"."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return "0 s"
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[object]], right: Collection[str] = ()
+) -> str:
+    """Return rows under their heads, as wide as they need to be.
+
+    Args:
+        heads: of the columns.
+        rows: a value for each head.
+        right: heads of the columns with numbers.
+    """
+    texts = [list(heads), *([" ".join(str(each).split()) for each in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    aligned = [str.rjust if head in right else str.ljust for head in heads]
+    lines = (
+        "  ".join(
+            align(text, width) for align, text, width in zip(aligned, row, widths, strict=True)
+        )
+        for row in texts
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+class Progress:
+    """Shows how far long work is, on a terminal.
+
+    Args:
+        title: what is done.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._is_shown = sys.stderr.isatty()
+        self._shown_at = -1.0
+
+    def show(self, count: int) -> None:
+        """So many are done."""
+        now = time.monotonic()
+        if self._is_shown and now - self._shown_at >= _SHOW_EVERY:
+            self._shown_at = now
+            print(f"{_ERASE}{self._title}: {count:,}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+        if self._shown_at >= 0:
+            print(_ERASE, end="", file=sys.stderr, flush=True)
