@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from afresh.errors import InvalidStateError
+from afresh.primitives.clock import current_clock
+from afresh.primitives.tasks import start_background
 
 from ..lanes import Lanes
 from ..transport import (
@@ -152,6 +154,7 @@ class BaseSubscribed(Subscribed, Generic[AnyTransport]):
         self._transport = transport
         self._subscription = subscription
         self._lanes = Lanes(subscription, handler)
+        self._later: set[asyncio.Task[None]] = set()
         self._error: str | None = None
         self._is_closing = False
 
@@ -176,6 +179,17 @@ class BaseSubscribed(Subscribed, Generic[AnyTransport]):
             self._subscription.on_connected()
         except Exception:
             _log.exception("on_connected of %s failed.", self._title)
+
+    def _wait(self, delay: float, hand_over: Callable[[], Awaitable[None]]) -> None:
+        """Hand a message over again after a while; `_close` ends that by `self._later`."""
+
+        async def wait() -> None:
+            await current_clock().sleep(delay)
+            await hand_over()
+
+        task = start_background(wait(), name=f"retry of {self._title}")
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def lag(self) -> int | None:
         if self._subscription.mode == "group":

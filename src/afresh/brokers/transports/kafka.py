@@ -84,7 +84,8 @@ class KafkaTransport(BaseTransport):
         idempotent: whether the brokers drop what a producer sends twice as it got no answer; not
             all that speak the protocol can.
         partitions: of topics that are made here; their keys are shared out among them.
-        replicas: on how many brokers a topic is kept, when it is made here.
+        replicas: on how many brokers a topic is kept, when it is made here; 3 in a cluster, for a
+            message to outlive a broker.
 
     Example:
         ```python

@@ -71,7 +71,6 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
         self._progress: dict[TopicPartition, _Progress] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._later: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         subscription = self._subscription
@@ -175,18 +174,9 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
         progress.take(record.offset)
         delay = number_in(headers_of(record), DUE) - time.time()
         if delay > 0:
-            self._wait(partition, record, 1, delay)
+            self._wait(delay, lambda: self._hand_over(partition, record, 1))
         else:
             await self._hand_over(partition, record, 1)
-
-    def _wait(self, partition: TopicPartition, record: Any, deliveries: int, delay: float) -> None:
-        async def wait() -> None:
-            await asyncio.sleep(delay)
-            await self._hand_over(partition, record, deliveries)
-
-        task = start_background(wait(), name=f"retry of {self._title}")
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
 
     async def _hand_over(self, partition: TopicPartition, record: Any, deliveries: int) -> None:
         message = incoming(record, self._subscription, deliveries)
@@ -196,7 +186,8 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
 
         async def settle(disposition: Disposition) -> None:
             if self._subscription.mode == "broadcast" and isinstance(disposition, Retry):
-                self._wait(partition, record, deliveries + 1, disposition.delay)
+                again = deliveries + 1
+                self._wait(disposition.delay, lambda: self._hand_over(partition, record, again))
                 return
             await self._move(record, message, disposition)
             progress.unsettled.discard(record.offset)

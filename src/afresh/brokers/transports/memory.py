@@ -223,6 +223,7 @@ class _Group:
         self.later: list[_Waiting] = []
         self.dead: dict[str, DeadMessage] = {}
         self.ready: asyncio.Event = asyncio.Event()
+        self.readers: list[_Subscribed] = []
 
     @property
     def waiting(self) -> int:
@@ -263,6 +264,7 @@ class _Subscribed(BaseSubscribed[MemoryTransport]):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        self._group.readers.append(self)
         self._tasks = [start_background(self._fetch(), name=f"subscription of {self._title}")]
 
     async def _fetch(self) -> None:
@@ -270,13 +272,19 @@ class _Subscribed(BaseSubscribed[MemoryTransport]):
         while True:
             group.ready.clear()
             pause = group.next_due()
-            while group.messages and not self._broker.is_stopped:
+            while group.messages and self._is_reading:
                 message = group.messages.popleft()
                 message = replace(message, deliveries=message.deliveries + 1)
                 number = next(self._numbers)
                 self._held[number] = message
                 await self._lanes.put(message, self._settling(number))
             await _wait(group.ready, pause)
+
+    @property
+    def _is_reading(self) -> bool:
+        # Where order matters, one of the group reads at a time.
+        is_next = not self._subscription.ordered or self._group.readers[0] is self
+        return is_next and not self._broker.is_stopped
 
     def _settling(self, number: int) -> Settle:
         async def settle(disposition: Disposition) -> None:
@@ -300,6 +308,9 @@ class _Subscribed(BaseSubscribed[MemoryTransport]):
         for message in reversed(self._held.values()):
             self._group.put_back(message, 0)
         self._held.clear()
+        if self in self._group.readers:
+            self._group.readers.remove(self)
+        self._group.ready.set()
 
     async def _own_lag(self) -> int | None:
         return self._group.waiting

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import time
 import zlib
@@ -60,6 +61,7 @@ MAX_BYTES = 1_000_000
 """What a server takes unless it is told otherwise, less room for headers."""
 
 DUPLICATE_SECONDS = 120.0
+WEEK_SECONDS = 7 * 24 * 3600.0
 ACK_SECONDS = 30.0
 """A message that is not settled in this time is handed to another host; handlers that take longer
 renew it."""
@@ -84,7 +86,11 @@ class NatsTransport(BaseTransport):
         broker: a `faststream.nats.NatsBroker` in place of the address; it stays yours, with its
             subscribers: start and stop it.
         max_bytes: the largest body that the server takes.
-        replicas: on how many servers of a cluster a stream is kept, when it is made here.
+        replicas: on how many servers of a cluster a stream is kept, when it is made here; 3 in a
+            cluster, for a message to outlive a server.
+        max_age: seconds for which a stream that is made here keeps messages, handled or not; a
+            group that is away for longer misses them. Dead messages are kept until they are
+            requeued or dropped.
 
     Example:
         ```python
@@ -101,6 +107,7 @@ class NatsTransport(BaseTransport):
         broker: NatsBroker | None = None,
         max_bytes: float = MAX_BYTES,
         replicas: int = 1,
+        max_age: float = WEEK_SECONDS,
     ) -> None:
         super().__init__(
             Capabilities(
@@ -125,6 +132,7 @@ class NatsTransport(BaseTransport):
             error_cb=_ignore,
         )
         self._replicas = replicas
+        self._max_age = max_age
         self._connection: Any = None
         self._jetstream: Any = None
         self._streams: set[str] = set()
@@ -162,7 +170,7 @@ class NatsTransport(BaseTransport):
 
     # -- streams
 
-    async def _need(self, stream: str, subjects: list[str]) -> None:
+    async def _need(self, stream: str, subjects: list[str], max_age: float) -> None:
         """Make a stream, unless it is there."""
         if stream in self._streams:
             return
@@ -173,7 +181,8 @@ class NatsTransport(BaseTransport):
                 name=stream,
                 subjects=subjects,
                 retention=RetentionPolicy.LIMITS,
-                duplicate_window=DUPLICATE_SECONDS,
+                duplicate_window=min(DUPLICATE_SECONDS, max_age or math.inf),
+                max_age=max_age,
                 num_replicas=self._replicas,
             )
             await self._jetstream.add_stream(config)
@@ -181,8 +190,8 @@ class NatsTransport(BaseTransport):
 
     async def _need_all(self, destination: str) -> None:
         name = _token(destination)
-        await self._need(name, [f"{name}.events.*", f"{name}.group.*"])
-        await self._need(f"{name}_dead", [f"{name}.dead.*"])
+        await self._need(name, [f"{name}.events.*", f"{name}.group.*"], self._max_age)
+        await self._need(f"{name}_dead", [f"{name}.dead.*"], 0)
 
     # -- publishing
 

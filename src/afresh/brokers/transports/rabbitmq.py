@@ -1,9 +1,9 @@
 """RabbitMQ, by FastStream: a topic exchange for each destination, a quorum queue for each group.
 
 What is to be handled again later waits in a queue whose messages expire back into that of the
-group; dead messages go into a queue of their own. All of them are durable, and are declared when
-somebody subscribes. A group has one active consumer at a time if it is ordered, as RabbitMQ itself
-keeps no order between consumers.
+group; dead messages go into a queue of their own. All of them are quorum queues, and are declared
+when somebody subscribes. A group has one active consumer at a time if it is ordered, as RabbitMQ
+itself keeps no order between consumers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import aio_pika
@@ -45,7 +46,7 @@ from ..transport import (
     Retry,
     Subscription,
 )
-from .base import BaseSubscribed, BaseTransport
+from .base import BaseSubscribed, BaseTransport, end
 from .headers import (
     DEAD_ID,
     DELIVERIES,
@@ -68,6 +69,7 @@ MAX_BYTES = 16_777_216
 
 _CONNECT_SECONDS = 10.0
 _FETCH_SECONDS = 2.0
+_MOST_DELIVERIES = 1_000_000  # how often is for the handler to say; newer servers have a limit
 _WINDOW = 250
 _MOST_HELD = 65_535
 _OF_BROKER = {
@@ -313,7 +315,9 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
             await self._declare()
         queue: RabbitQueue
         if subscription.mode == "group":
-            arguments: Any = {"x-single-active-consumer": True} if subscription.ordered else {}
+            arguments: Any = {"x-delivery-limit": _MOST_DELIVERIES}
+            if subscription.ordered:
+                arguments["x-single-active-consumer"] = True
             queue = RabbitQueue(
                 _queue_name(subscription),
                 queue_type=QueueType.QUORUM,
@@ -347,25 +351,36 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
                 f"{name}.retry.{seconds}",
                 durable=True,
                 arguments={
+                    "x-queue-type": "quorum",
                     "x-message-ttl": seconds * 1000,
                     "x-dead-letter-exchange": "",
                     "x-dead-letter-routing-key": name,
+                    # What expires stays until the queue of the group has confirmed it.
+                    "x-dead-letter-strategy": "at-least-once",
+                    "x-overflow": "reject-publish",
                 },
             )
 
     async def _take(self, message: RabbitMessage) -> None:
         raw: Any = message.raw_message
         self._held.add(raw)
-        await self._lanes.put(_incoming(raw, self._subscription), self._settling(raw))
+        await self._hand_over(raw, _incoming(raw, self._subscription))
 
-    def _settling(self, raw: AbstractIncomingMessage) -> Settle:
+    async def _hand_over(self, raw: AbstractIncomingMessage, message: IncomingMessage) -> None:
+        await self._lanes.put(message, self._settling(raw, message))
+
+    def _settling(self, raw: AbstractIncomingMessage, message: IncomingMessage) -> Settle:
         async def settle(disposition: Disposition) -> None:
+            if isinstance(disposition, Retry) and self._subscription.mode == "broadcast":
+                again = replace(message, deliveries=message.deliveries + 1)
+                self._wait(disposition.delay, lambda: self._hand_over(raw, again))
+                return
             self._held.discard(raw)
             match disposition:
                 case Ack():
                     await raw.ack()
                 case Retry(delay):
-                    if self._subscription.mode == "broadcast" or delay <= 0:
+                    if delay <= 0:
                         await raw.nack(requeue=True)
                         return
                     tier = next((each for each in TIERS if each >= delay), TIERS[-1])
@@ -399,6 +414,7 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
         if subscriber is not None:
             await _stop_fetching(subscriber)
         await self._lanes.aclose(drain)
+        await end(*self._later)
         for raw in sorted(self._held, key=lambda each: each.delivery_tag or 0):
             with contextlib.suppress(Exception):  # the connection is gone, and it goes back too
                 await raw.nack(requeue=True)
@@ -429,7 +445,11 @@ def _queue_name(subscription: Subscription) -> str:
 
 
 async def _declare_dead(channel: Any, subscription: Subscription) -> Any:
-    return await channel.declare_queue(f"{_queue_name(subscription)}.dead", durable=True)
+    return await channel.declare_queue(
+        f"{_queue_name(subscription)}.dead",
+        durable=True,
+        arguments={"x-queue-type": "quorum", "x-delivery-limit": _MOST_DELIVERIES},
+    )
 
 
 async def _fetched(

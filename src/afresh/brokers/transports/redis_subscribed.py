@@ -35,6 +35,9 @@ IDLE_SECONDS = 30.0
 """A message that is not settled in this time is handed to another host; handlers that take longer
 renew it."""
 
+GONE_SECONDS = 300.0
+"""A consumer that was not heard of in this time, and holds nothing, is taken out of its group."""
+
 _BLOCK_SECONDS = 0.5
 _SCAN_SECONDS = 1.0
 _PAGE = 500
@@ -52,6 +55,19 @@ end
 return -1
 """
 """Moves what is due from the sorted set to the stream; returns milliseconds until more is."""
+
+_REMOVE_GONE = """
+for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for index = 1, #info, 2 do
+    consumer[info[index]] = info[index + 1]
+  end
+  if consumer.pending == 0 and consumer.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+  end
+end
+"""
+"""Takes consumers out of a group that are gone; at once, as messages of a consumer go with it."""
 
 
 class RedisSubscribed(BaseSubscribed["RedisTransport"]):
@@ -135,7 +151,7 @@ class RedisSubscribed(BaseSubscribed["RedisTransport"]):
         if self._tasks:
             await asyncio.wait(self._tasks[:1])
         await self._lanes.aclose(drain)
-        await end(*self._tasks[1:])
+        await end(*self._tasks[1:], *self._later)
         await self._detach()
 
 
@@ -163,13 +179,7 @@ class RedisBroadcast(RedisSubscribed):
     async def _settle(self, entry: Entry, disposition: Disposition) -> None:
         if isinstance(disposition, Retry) and not self._is_closing:
             again = Entry(entry.stream, entry.id, entry.fields, entry.deliveries + 1)
-            later = self._later(again, disposition.delay)
-            self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(start_background(later, name=f"retry of {self._title}"))
-
-    async def _later(self, entry: Entry, delay: float) -> None:
-        await asyncio.sleep(delay)
-        await self._hand_over(entry)
+            self._wait(disposition.delay, lambda: self._hand_over(again))
 
 
 class RedisShared(RedisSubscribed):
@@ -296,6 +306,10 @@ class RedisShared(RedisSubscribed):
                 held = [name for each, name in self._held if each == stream]
                 with contextlib.suppress(Exception):  # they may come twice
                     await self._claim(stream, self._consumer, held, 0)
+                with contextlib.suppress(Exception):  # it is tried again
+                    await self._transport._connection.eval(
+                        _REMOVE_GONE, 1, stream, self._subscription.group, int(GONE_SECONDS * 1000)
+                    )
 
     async def _claim(self, stream: str, consumer: str, names: list[bytes], idle: float) -> None:
         if names:
