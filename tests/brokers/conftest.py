@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from afresh.brokers import MemoryTransport, Transport, open_transport
 from afresh.brokers.transports import kafka_subscribed
 from afresh.brokers.transports.memory import MemoryBroker
+from tests.hosts.post import Post, post_between
 
 TRANSPORTS = ["memory", "rabbitmq", "nats", "redis", "kafka", "servicebus"]
 _SERVERS = {"redis": "valkey"}
@@ -53,6 +55,13 @@ async def any_transport(connect_transport: Callable[[], Transport]) -> Transport
     transport = connect_transport()
     await transport.start()
     return transport
+
+
+@pytest.fixture
+async def post(postgres: str, rabbitmq: str, tmp_path: Path) -> AsyncIterator[Post]:
+    """Processes that send and receive letters, on PostgreSQL and RabbitMQ."""
+    async with post_between(postgres, rabbitmq, tmp_path) as post:
+        yield post
 
 
 @pytest.fixture

@@ -6,20 +6,12 @@ PostgreSQL and RabbitMQ are real, and so is SIGKILL.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.hosts.post import Post, post_between
+from tests.hosts.post import Post
 
 LETTERS = ["ann", "bob", "cid"] * 4
-
-
-@pytest.fixture
-async def post(postgres: str, rabbitmq: str, tmp_path: Path) -> AsyncIterator[Post]:
-    async with post_between(postgres, rabbitmq, tmp_path) as post:
-        yield post
 
 
 @pytest.mark.parametrize("point", ["after fetch", "before confirm", "after confirm", "after mark"])

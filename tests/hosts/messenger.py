@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from afresh import App
-from afresh.brokers import Broker, ConsumerOptions, RelayOptions, event
+from afresh.brokers import Broker, ConsumerOptions, IncomingMessage, RelayOptions, event
 from afresh.db import Database
 from afresh.primitives.delays import RetryDelays
 
@@ -103,9 +103,11 @@ class Messenger(PipeWorker):
         """Wait until what was heard last goes stale, whatever for."""
         await (await self.listener.heard.capture(writer)).when_invalidated()
 
-    async def dead(self) -> list[list[Any]]:
-        """The ids and errors of dead messages in the outbox."""
-        return [[each.id, each.error] for each in await self.app.broker.outbox().dead()]
+    async def deliver(self, message: dict[str, Any]) -> str:
+        """Have a message handled as if the broker had delivered it; returns what becomes of it."""
+        (consumer,) = self.app.broker._consumers.values()
+        incoming = msgspec.convert(message, IncomingMessage)
+        return type(await consumer.handle(incoming)).__name__
 
 
 def _with_pauses(options: dict[str, Any]) -> dict[str, Any]:
