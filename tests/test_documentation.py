@@ -5,10 +5,14 @@ That snippets run is left to `test_snippets`; links between pages are mkdocs' ow
 
 import importlib
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from afresh.brokers import ConsumerOptions, RelayOptions, open_transport
+from afresh.primitives.delays import RetryDelays
 from afresh.rpc import Limits
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +32,7 @@ def described() -> set[str]:
     "package",
     [
         "afresh.app",
+        "afresh.brokers",
         "afresh.commands",
         "afresh.db",
         "afresh.db.tracking",
@@ -77,6 +82,44 @@ def test_the_table_of_limits_has_each_with_its_default() -> None:
     numbers = {name: getattr(limits, name) for name in Limits.__slots__}
     del numbers["reconnect_delays"]
     assert listed == {name: f"{number:,.0f}" for name, number in numbers.items()}
+
+
+def default_of(options: Any, name: str) -> str:
+    """As the tables of options write it."""
+    match getattr(options, name):
+        case RetryDelays() as delays:
+            return f"{delays.minimum:g} to {delays.maximum:g}"
+        case str() as text:
+            return f'"{text}"'
+        case float() as seconds:
+            return f"{seconds:,g}" if seconds < 100_000 else f"{seconds:,.0f}"
+        case value:
+            return str(value)
+
+
+@pytest.mark.parametrize("options", [RelayOptions(), ConsumerOptions()])
+def test_the_tables_of_broker_options_have_each_with_its_default(options: Any) -> None:
+    name = type(options).__name__
+    text = (ROOT / "docs" / "brokers" / "index.md").read_text(encoding="utf-8")
+    table = text.partition(f"\n`{name}` say how")[2].partition("\n\n`")[0].partition("\n\n#")[0]
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", table, re.MULTILINE))
+    assert listed == {each.name: default_of(options, each.name) for each in fields(options)}
+
+
+def test_the_table_of_brokers_says_what_their_transports_say() -> None:
+    text = (ROOT / "docs" / "brokers" / "transports.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[[\w ]+\]\((\w+)\.md\) \|(.+)\|$", text, re.MULTILINE)
+    assert len(rows) == 6
+    for name, row in rows:
+        addresses, _, durable, order, window, waits, dead, size, _ = map(str.strip, row.split("|"))
+        said = open_transport(f"{addresses.split('`')[1]}localhost").capabilities
+        assert said.name == name
+        assert (durable == "yes") == said.is_durable, name
+        assert order == ("all hosts" if said.ordered_keys else "within a host"), name
+        assert window == (f"{said.deduplicates:g} s" if said.deduplicates else "no"), name
+        assert (waits == "yes") == said.delays_retries, name
+        assert (dead == "yes") == said.has_dead_letters, name
+        assert size == f"{said.max_bytes:,.0f}", name
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
