@@ -1,0 +1,196 @@
+"""`afresh brokers` beside a running app: its own process, PostgreSQL, RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from afresh.db.shards import open_shard
+
+SHOP = """\
+import asyncio
+import os
+import pathlib
+import sys
+
+import msgspec
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from afresh import App, Command, ComputeService, command_handler
+from afresh.brokers import Broker, event, on_event
+from afresh.db import Database
+
+CHANNEL = os.environ["CHANNEL"]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class NoteRow(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@event("tests.asked", destination=CHANNEL)
+class Asked(msgspec.Struct, frozen=True):
+    number: int
+
+
+class Ask(Command[None], frozen=True):
+    count: int
+
+
+class Notes(ComputeService):
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @command_handler
+    async def ask(self, command: Ask) -> None:
+        async with self.database.operation() as op:
+            for number in range(1, command.count + 1):
+                op.publish(Asked(number))
+
+    @on_event(Asked, group="notes")
+    async def write(self, event: Asked) -> None:
+        async with self.database.operation() as op:
+            if pathlib.Path("broken").exists():
+                raise ValueError("There is no paper.")
+            op.session.add(NoteRow(id=event.number))
+
+
+database = Database(os.environ["DATABASE"], metadata=Base.metadata, create_tables=True)
+app = App(database=database, broker=Broker(os.environ["BROKER"], source="/tests"))
+app.add(Notes(database))
+
+
+async def serve() -> None:
+    async with app:
+        await app.call(Ask(30))
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path, postgres_database: str, rabbitmq: str) -> dict[str, str]:
+    (tmp_path / "a_shop.py").write_text(SHOP)
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent / "src"),
+        "DATABASE": postgres_database,
+        "BROKER": rabbitmq,
+        "CHANNEL": f"test-{secrets.token_hex(6)}",
+    }
+
+
+@pytest.fixture
+def host(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs the app; it asks for thirty notes, and there is no paper."""
+    (tmp_path / "broken").touch()
+    process = subprocess.Popen(
+        [sys.executable, "a_shop.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield process
+    process.communicate()
+
+
+def afresh(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[int, str]:
+    code = "import sys; from afresh.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "brokers", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def until(found: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 60
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return result
+
+
+def test_what_died_in_a_running_app_is_found_and_taken_up_again(
+    environment: dict[str, str], tmp_path: Path, host: subprocess.Popen[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        return afresh(environment, tmp_path, *arguments)
+
+    def look() -> tuple[int, Any]:
+        status, shown = run("status", "a_shop:app", "--json")
+        return status, json.loads(shown)
+
+    until(lambda: look()[1]["subscriptions"][0]["dead"] == 30)
+    status, found = look()
+    assert status == 1
+    assert (found["transport"], found["connected"], found["error"]) == ("rabbitmq", True, None)
+    (outbox,) = found["outbox"]
+    assert (outbox["pending"], outbox["dead"], outbox["error"]) == (0, 0, None)
+    assert list(outbox["owners"].values()) == [64]
+    assert found["subscriptions"][0]["lag"] == 0
+
+    _, shown = run("dead", "a_shop:app", "--group", "notes", "--limit", "40", "--json")
+    letters = json.loads(shown)
+    assert len(letters) == 30
+    assert all("There is no paper." in each["error"] for each in letters)
+    assert run("drop", "a_shop:app", "--group", "notes", "--ids", letters[0]["id"], "--yes")[0] == 0
+
+    (tmp_path / "broken").unlink()
+    status, shown = run("requeue", "a_shop:app", "--all")
+    assert (status, shown.splitlines()[0]) == (0, "the outbox: requeued 0")
+    assert "notes, of" in shown
+    assert "requeued 29" in shown
+    until(lambda: look()[0] == 0)
+
+    async def query(statement: str) -> Any:
+        shard = open_shard("", environment["DATABASE"])
+        async with shard.write.begin() as connection:
+            result = await connection.execute(text(statement))
+            rows = result.scalars().all() if result.returns_rows else None
+        await shard.aclose()
+        return rows
+
+    until(lambda: len(asyncio.run(query("SELECT id FROM notes"))) == 29)
+
+    # What the relay has given up is taken up by it when the command, beside it, says so.
+    asyncio.run(query("UPDATE _outbox SET state = 2, last_error = 'gone' WHERE id = 1"))
+    assert look()[1]["outbox"][0]["dead"] == 1
+    assert run("requeue", "a_shop:app", "--outbox", "--all") == (0, "the outbox: requeued 1\n")
+    until(lambda: asyncio.run(query("SELECT state FROM _outbox WHERE id = 1")) == [1])
+
+
+def test_a_server_that_is_not_there_is_told_of(environment: dict[str, str], tmp_path: Path) -> None:
+    environment["BROKER"] = "amqp://guest:secret@127.0.0.1:1"
+    status, shown = afresh(environment, tmp_path, "status", "a_shop:app")
+    assert status == 1
+    assert "a_shop:app by rabbitmq, not connected" in shown
+    assert "The broker can't be reached:" in shown
+    assert "The outbox can't be read:" in shown  # nobody has created the tables yet
+    assert "secret" not in shown
