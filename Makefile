@@ -42,10 +42,10 @@ endef
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.installed $(VENV)/.group-demo extension ## start the order shop on port 8080
+demo: $(VENV)/.installed $(VENV)/.group-demo extension ## start the order shop, a broker and three services: port 8080
 	@$(BIN)/python -m examples.shop $(ARGS)
 
-demo-cluster: $(VENV)/.installed $(VENV)/.group-demo extension ## start it as four processes on PostgreSQL
+demo-cluster: $(VENV)/.installed $(VENV)/.group-demo extension ## the same by four workers on PostgreSQL, with RabbitMQ if it is here
 	@$(BIN)/python -m examples.shop cluster $(ARGS)
 
 test: $(VENV)/.installed $(VENV)/.group-test extension ## run the tests, with the C extension and with its pure twin

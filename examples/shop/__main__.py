@@ -8,7 +8,9 @@ import contextlib
 import os
 import sys
 
+from .backstage.servers import DATA
 from .contracts import USERS
+from .departments.contracts import DEPARTMENTS
 
 
 def main() -> None:
@@ -20,13 +22,18 @@ def main() -> None:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.shop",
-        description="A small shop whose pages update themselves. Open it in two windows, the "
-        "second one with ?user=bob, and order something. Without a command everything runs in "
-        "one process: the page at /, the same without Python at /plain/, and the server that "
-        "'terminal' connects to.",
+        description="A small shop whose pages update themselves, and three departments that hear "
+        "of its orders through a message broker. Open it in two windows, the second one with "
+        "?user=bob, and order something. Without a command, one process has the shop's page at "
+        "/, the same without Python at /plain/, what flows behind it at /flow, and the server "
+        "that 'terminal' connects to; the broker and the departments run beside it.",
     )
     listening(parser, 8080)
     storing(parser)
+    staging(parser)
+    parser.add_argument(
+        "--alone", action="store_true", help="nothing but the shop: no broker, no departments"
+    )
     browsing(parser)
     parser.set_defaults(run=everything)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -51,6 +58,10 @@ def arguments() -> argparse.ArgumentParser:
         default=os.environ.get("DATABASE_URL") or None,
         help="of a PostgreSQL (that of DATABASE_URL, or one of our own)",
     )
+    staging(cluster)
+    cluster.add_argument(
+        "--alone", action="store_true", help="nothing but the shop: no broker, no departments"
+    )
     resetting(cluster)
     browsing(cluster)
     cluster.set_defaults(run=several)
@@ -65,6 +76,27 @@ def arguments() -> argparse.ArgumentParser:
     browsing(page)
     connecting(page, "ws://127.0.0.1:8000/rpc/ws")
     page.set_defaults(run=only_page)
+
+    department = commands.add_parser(
+        "department", help="one of the departments, as a listener to a message broker"
+    )
+    department.add_argument("name", choices=DEPARTMENTS, help="which")
+    listening(department, 8082)
+    department.add_argument(
+        "--database",
+        metavar="URL",
+        help="where it keeps what it knows (a file named after it)",
+    )
+    department.add_argument(
+        "--broker",
+        metavar="URL",
+        default="nats://127.0.0.1:4222",
+        help="what brings the events (%(default)s)",
+    )
+    department.add_argument(
+        "--backstage", metavar="URL", help="where to report to (nowhere), ws://…/backstage/rpc/ws"
+    )
+    department.set_defaults(run=only_department)
 
     terminal = commands.add_parser("terminal", help="the shop in a terminal, as a client")
     connecting(terminal, "ws://127.0.0.1:8080/rpc/ws")
@@ -82,10 +114,28 @@ def storing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database",
         metavar="URL",
-        default="sqlite+aiosqlite:///market.db",
-        help="where the data is kept (%(default)s)",
+        default=f"sqlite+aiosqlite:///{DATA}/shop.db",
+        help="where the shop's data is kept (%(default)s)",
     )
     resetting(parser)
+
+
+def staging(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        default=os.environ.get("BROKER_URL") or None,
+        help="of a message broker, nats://… or amqp://… for example (that of BROKER_URL, or one "
+        "of our own)",
+    )
+    parser.add_argument(
+        "--department-ports",
+        type=int,
+        nargs=3,
+        default=(8082, 8083, 8084),
+        metavar="PORT",
+        help="ports of notification, analytics and inventory (8082 8083 8084)",
+    )
 
 
 def resetting(parser: argparse.ArgumentParser) -> None:
@@ -101,10 +151,12 @@ def connecting(parser: argparse.ArgumentParser, url: str) -> None:
 
 
 def everything(options: argparse.Namespace) -> None:
-    from .pages import serve_everything
+    from .demo import serve_demo
 
-    serve_everything(
+    serve_demo(
         options.database,
+        options.broker,
+        None if options.alone else options.department_ports,
         host=options.host,
         port=options.port,
         show=not options.no_browser,
@@ -117,6 +169,8 @@ def several(options: argparse.Namespace) -> None:
 
     serve_cluster(
         options.database,
+        options.broker,
+        None if options.alone else options.department_ports,
         workers=options.workers,
         host=options.host,
         port=options.port,
@@ -129,13 +183,29 @@ def several(options: argparse.Namespace) -> None:
 def only_server(options: argparse.Namespace) -> None:
     from .server import serve
 
+    DATA.mkdir(exist_ok=True)
     serve(options.database, host=options.host, port=options.port, reset=options.reset)
 
 
 def only_page(options: argparse.Namespace) -> None:
-    from .pages import serve_page
+    from .demo import serve_only_page
 
-    serve_page(options.server, host=options.host, port=options.port, show=not options.no_browser)
+    serve_only_page(
+        options.server, host=options.host, port=options.port, show=not options.no_browser
+    )
+
+
+def only_department(options: argparse.Namespace) -> None:
+    from .departments.app import serve_department
+
+    serve_department(
+        options.name,
+        options.database or f"sqlite+aiosqlite:///{options.name}.db",
+        options.broker,
+        host=options.host,
+        port=options.port,
+        backstage=options.backstage,
+    )
 
 
 def only_terminal(options: argparse.Namespace) -> None:

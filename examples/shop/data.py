@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import ForeignKey, String, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -78,6 +78,12 @@ async def clear(database: Database) -> None:
     """Forget everything, before the shop opens."""
     async with database.shard().write.begin() as connection:
         await connection.run_sync(database.metadata.drop_all)
+
+
+async def orders_placed(database: Database) -> int:
+    """How many orders there are."""
+    async with database.read() as session:
+        return await session.scalar(select(func.count(OrderRow.id))) or 0
 
 
 async def fill_shelves(database: Database) -> None:

@@ -10,6 +10,13 @@ from dataclasses import dataclass
 
 from afresh.brokers import event
 
+LISTENERS = {
+    "notification": ("shop", "warehouse"),
+    "analytics": ("shop",),
+    "inventory": ("shop",),
+}
+"""The channels that each department listens to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ordered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from nicegui import Client as Visitor
 from nicegui import app as site
@@ -12,6 +13,8 @@ from afresh import App, Client, connect
 from afresh.ui.nicegui import connection_status, page_defaults
 
 from .backstage.contracts import Backstage, BackstageError
+from .backstage.reporter import Reporter
+from .backstage.running import PATH, RunningBackstage, Stage
 from .contracts import USERS, Shop, describe, shop_of
 from .data import shop_database
 from .flow.page import FlowPage
@@ -19,30 +22,85 @@ from .flow.traffic import Traffic
 from .flow.verdict import Ledger
 from .page import ShopPage
 from .places import KnownPlaces, Places
-from .server import shop_app, start
+from .server import reporting, shop_app, shop_broker, start
 from .services import open_shop
 
 TITLE = "Corner Market"
+SERVICES = ("Products", "Stock", "Baskets", "Orders", "Sales")
+"""Whose results are counted where they are read from afar."""
 
 
-def serve_everything(database_url: str, *, host: str, port: int, show: bool, reset: bool) -> None:
-    """Serve both pages, and the server that terminals connect to, from one process."""
-    app = App(database=shop_database(database_url))
+def serve_everything(
+    database_url: str, stage: Stage | None, *, host: str, port: int, show: bool, reset: bool
+) -> None:
+    """Serve both pages, and the server that terminals connect to, from one process.
+
+    Args:
+        database_url: of the shop.
+        stage: what is behind the shop; None for nothing.
+        host: where to listen.
+        port: where all of it is.
+        show: open the page in a browser.
+        reset: forget all orders first.
+    """
+    broker = shop_broker(stage.broker) if stage is not None else None
+    app = App(database=shop_database(database_url), broker=broker)
     shop = open_shop(app)
     places = app.add(KnownPlaces())
-    site.on_startup(lambda: start(app, reset=reset))
+    backstage = RunningBackstage(stage) if stage is not None else None
+    everything = AsyncExitStack()
+
+    async def open_everything() -> None:
+        if backstage is not None:
+            everything.push_async_callback(backstage.aclose)
+            await backstage.start()
+        everything.push_async_callback(app.aclose)
+        await start(app, reset=reset)
+        if backstage is not None:
+            watched = reporting(app, shop, "shop", backstage.board)
+            await everything.enter_async_context(watched)
+            await backstage.start_departments()
+
+    site.on_startup(open_everything)
     site.on_shutdown(see_visitors_off)
-    site.on_shutdown(app.aclose)
+    site.on_shutdown(everything.aclose)
     site.router.routes += app.asgi().routes
     site.mount("/plain", shop_app(app))
+    if backstage is not None:
+        site.mount(PATH, backstage.asgi())
+        add_flow(backstage.services, lambda: shop)
     run(lambda: shop, lambda: places, None, host=host, port=port, show=show)
 
 
-def serve_page(server_url: str, *, host: str, port: int, show: bool) -> None:
-    """Serve the Python page alone; the shop is elsewhere."""
+def serve_page(server_url: str, stage: Stage | None, *, host: str, port: int, show: bool) -> None:
+    """Serve the Python page alone; the shop is elsewhere.
+
+    Args:
+        server_url: where the shop is.
+        stage: what is behind it, which this process looks after; None for nothing.
+        host: where to listen.
+        port: where the page is.
+        show: open the page in a browser.
+    """
     client = connect(server_url)
+    backstage = RunningBackstage(stage) if stage is not None else None
+    everything = AsyncExitStack()
+
+    async def open_everything() -> None:
+        everything.push_async_callback(client.aclose)
+        if backstage is not None:
+            everything.push_async_callback(backstage.aclose)
+            await backstage.start()
+            reporter = Reporter("page", "page", None, SERVICES)
+            await everything.enter_async_context(reporter.reporting_to(backstage.board))
+            await backstage.start_departments()
+
+    site.on_startup(open_everything)
     site.on_shutdown(see_visitors_off)
-    site.on_shutdown(client.aclose)
+    site.on_shutdown(everything.aclose)
+    if backstage is not None:
+        site.mount(PATH, backstage.asgi())
+        add_flow(backstage.services, lambda: shop_of(client))
     run(
         lambda: shop_of(client),
         lambda: client.service(Places),

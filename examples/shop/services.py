@@ -16,6 +16,7 @@ from afresh import App, Command, command_handler, compute_method
 from afresh.db import Database
 
 from .contracts import (
+    USERS,
     Baskets,
     Deliver,
     Line,
@@ -34,6 +35,7 @@ from .contracts import (
     Worker,
 )
 from .data import BasketRow, OrderLineRow, OrderRow, ProductRow
+from .events import Ordered, OrderPacked, OrderPlaced
 
 PACKING_SECONDS = 5.0
 
@@ -129,11 +131,14 @@ class DbOrders(Orders):
         baskets: Baskets,
         stock: Stock,
         packing_seconds: float = PACKING_SECONDS,
+        *,
+        tells: bool = False,
     ) -> None:
         self._database = database
         self._baskets = baskets
         self._stock = stock
         self._packing_seconds = packing_seconds
+        self._tells = tells
 
     @compute_method
     async def ids(self) -> tuple[int, ...]:
@@ -177,6 +182,7 @@ class DbOrders(Orders):
             if placed is not None:
                 return to_order(placed)
             order = OrderRow(command_id=command.id, user_id=command.user_id, note=command.note)
+            ordered: list[Ordered] = []
             for product, wanted in basket:
                 if product.stock < wanted.quantity:
                     left = f"only {product.stock} left" if product.stock else "sold out"
@@ -187,12 +193,20 @@ class DbOrders(Orders):
                         product_id=product.id, quantity=wanted.quantity, price=product.price
                     )
                 )
+                ordered.append(Ordered(product.id, product.name, wanted.quantity, product.price))
                 await op.session.delete(wanted)
             if not order.lines:
                 raise ShopError("Your basket is empty")
             op.session.add(order)
             await op.session.flush()
             op.add_event(PackOrder(order.id), delay=self._packing_seconds)
+            if self._tells:  # leaves for the broker if, and only if, all of this is committed
+                amount = sum(line.quantity * line.price for line in ordered)
+                user_id = command.user_id
+                op.publish(
+                    OrderPlaced(order.id, user_id, name_of(user_id), tuple(ordered), amount),
+                    key=user_id,
+                )
         return to_order(order)
 
     @place.invalidates
@@ -208,10 +222,17 @@ class DbOrders(Orders):
         async with self._database.operation() as op:
             order = await op.session.get_one(OrderRow, command.order_id)
             order.status = "packed"
+            if self._tells:
+                user_id = order.user_id
+                op.publish(OrderPacked(order.id, user_id, name_of(user_id)), key=user_id)
 
     @pack.invalidates
     def _(self, command: PackOrder, result: None) -> None:
         self.status(command.order_id)
+
+
+def name_of(user_id: str) -> str:
+    return USERS.get(user_id, user_id)
 
 
 def to_order(row: OrderRow) -> Order:
@@ -250,10 +271,14 @@ class ThisWorker(Worker):
 
 
 def open_shop(app: App, *, packing_seconds: float = PACKING_SECONDS) -> Shop:
-    """Put the services together, for an app with the shop's database."""
+    """Put the services together, for an app with the shop's database.
+
+    Where the app has a broker, the shop tells other services of its orders.
+    """
     products = app.add(DbProducts(app.database))
     stock = app.add(DbStock(app.database))
     baskets = app.add(DbBaskets(app.database, products))
-    orders = app.add(DbOrders(app.database, baskets, stock, packing_seconds))
+    tells = app.operations.outbox is not None
+    orders = app.add(DbOrders(app.database, baskets, stock, packing_seconds, tells=tells))
     sales = app.add(ComputedSales(products, orders))
     return Shop(products, stock, baskets, orders, sales, app.add(ThisWorker()))

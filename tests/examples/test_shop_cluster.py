@@ -157,7 +157,7 @@ async def test_ctrl_c_ends_all_of_it_and_keeps_the_data() -> None:
             await shop.baskets.put(PutIntoBasket("alice", "cake", 1))
             await shop.orders.place(PlaceOrder("alice"))
         assert cluster.stop() == 0
-        assert not (folder / "market.postgres" / "postmaster.pid").exists()
+        assert not (folder / "market.data" / "cluster" / "postgres" / "postmaster.pid").exists()
     assert orders == [(), (1,), ()]
     assert "Traceback" not in cluster.log
     shutil.rmtree(folder)

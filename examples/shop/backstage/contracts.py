@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from afresh import Client, Command, ComputeService, command_handler, compute_method, rpc_error
+from afresh.rpc import rpc_method
 
 from ..places import Places
 
@@ -31,6 +32,7 @@ class BackstageError(Exception):
 class Counts:
     """What happened since the demo was started.
 
+    `received` are messages that are done with: handled, duplicates, unknown or dead.
     `pending` is how many messages wait in the outbox now, `oldest` the age of the first in seconds.
     """
 
@@ -87,14 +89,16 @@ class Sample:
 class Report:
     """What a process says of itself, twice a second.
 
-    `run` is another one when the process was started again, and counts from zero. `orders` is how
-    many orders it has placed or handled, ever.
+    `service` is the same for all workers of the shop. `run` is another one when the process was
+    started again, and counts from zero. `orders` is how many orders the service has placed or
+    handled, ever; None where that is for others to say.
     """
 
     process: str
+    service: str
     run: str
     counts: Counts
-    orders: int = 0
+    orders: int | None = None
     happenings: tuple[Happening, ...] = ()
 
 
@@ -102,7 +106,7 @@ class Board(ComputeService):
     @compute_method
     @abstractmethod
     async def processes(self) -> tuple[str, ...]:
-        """Who has reported: "shop" (or "worker 1" and so on) first, then the departments."""
+        """Who has reported: "shop", or "worker 1", "worker 2"…, and "page"; the departments."""
 
     @compute_method
     @abstractmethod
@@ -114,11 +118,8 @@ class Board(ComputeService):
 
     @compute_method
     @abstractmethod
-    async def orders(self, process: str) -> int:
-        """How many orders the shop has placed, or a department has handled, ever.
-
-        Of several workers, each knows of all orders: any of them may be asked.
-        """
+    async def orders(self, service: str) -> int:
+        """How many orders "shop" has placed, or a department has handled, ever."""
 
     @compute_method
     @abstractmethod
@@ -130,6 +131,7 @@ class Board(ComputeService):
     async def feed(self, limit: int, kinds: tuple[Kind, ...] = ()) -> tuple[Happening, ...]:
         """What happened last, the newest first; of all kinds if none is given."""
 
+    @rpc_method(survive_reconnect=False)  # the next one says the same, and more
     @abstractmethod
     async def report(self, report: Report) -> None: ...
 

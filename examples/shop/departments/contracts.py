@@ -50,6 +50,7 @@ class Summary:
     pieces: int
     amount: int
     customers: int
+    packed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
