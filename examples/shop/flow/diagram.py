@@ -29,8 +29,8 @@ Look = Literal["", "flowing", "blocked"]
 # Lines are drawn in a box of 100 by 100, which is stretched to where they are. Where a screen is
 # narrow, everything goes from top to bottom: the style sheet lets x and y change places.
 STRAIGHT = "M0 50 H100"
-BACK = "M100 50 H0"
 FAN = ("M0 50 C50 50 50 16.7 100 16.7", "M0 50 H100", "M0 50 C50 50 50 83.3 100 83.3")
+SPREAD = ("M100 50 C50 50 50 16.7 0 16.7", "M100 50 H0", "M100 50 C50 50 50 83.3 0 83.3")
 GATHER = ("M0 16.7 C50 16.7 50 50 100 50", "M0 50 H100", "M0 83.3 C50 83.3 50 50 100 50")
 
 
@@ -147,8 +147,9 @@ class Diagram:
         told = moving(moved, "invalidations", but=DEPARTMENTS)
         with edge("wire"):
             with lines():
-                track(STRAIGHT, "flowing" if asked else "", "upper")
-                track(BACK, "flowing" if told else "", "lower")
+                for there, back in zip(GATHER, SPREAD, strict=True):
+                    track(there, "flowing" if asked else "", "upper")
+                    track(back, "flowing" if told else "", "lower")
             caption(f"+{asked} commands" if asked else "commands", "before")
             caption(f"+{told} updates" if told else "updates", "after")
 

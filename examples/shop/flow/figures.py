@@ -68,7 +68,7 @@ class Figures:
         values = [each.counts.pending for each in await self._board.rates()]
         note = f"{age(total.oldest)} old" if total.pending else ""
         meaning = "In the outbox: committed, and not yet confirmed by the broker"
-        look = "warn" if total.pending else ""
+        look = "last warn" if total.pending else "last"
         show_tile("Unsent", meaning, total.pending, note, values, look)
 
 

@@ -73,7 +73,7 @@ class Ledger(ComputeService):
         if await self._is_down(BROKER):
             return Verdict(
                 f"{orders} {verb} for the broker.",
-                "Kept in the outbox, where it was written together with the order.",
+                "Kept in the outbox, written in the same transaction as the order itself.",
                 "warn",
                 "hourglass_top",
             )
