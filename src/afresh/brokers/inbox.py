@@ -21,7 +21,7 @@ from afresh.db.outgoing import insert_if_new
 from afresh.db.shards import Shard
 from afresh.primitives.transience import Transience
 
-from .tables import BrokerTables, OutboxState
+from .tables import BrokerTables, OutboxState, is_in
 
 __all__ = ["DuplicateDelivery", "InboxGuard", "InboxTrimmer", "OutboxTrimmer", "was_handled"]
 
@@ -133,7 +133,7 @@ class OutboxTrimmer(Trimmer):
         super().__init__(shard, "outbox", keep, options)
         columns = tables.outbox.c
         is_old = (
-            columns.state == OutboxState.PUBLISHED,
+            is_in(columns.state, OutboxState.PUBLISHED),
             columns.published_at < moment(-self.age),
         )
         self._old = select(columns.id).where(*is_old).limit(self.options.batch)

@@ -136,8 +136,10 @@ class DatabaseOutbox:
             EventConflictError: a message has the name of one that is there already.
         """
         now = operation.logged_at or datetime.now(UTC)
-        rows = [
-            {
+        rows = []
+        for message in messages:
+            due_at = now + timedelta(seconds=message.delay) if message.delay else None
+            row = {
                 "message_id": message.message_id,
                 "destination": message.destination,
                 "key": message.key,
@@ -148,10 +150,10 @@ class DatabaseOutbox:
                 "body": message.body,
                 "operation_uuid": operation.uuid,
                 "created_at": now,
-                "not_before": now + timedelta(seconds=message.delay) if message.delay else None,
+                "not_before": due_at,
+                "next_attempt_at": due_at,
             }
-            for message in messages
-        ]
+            rows.append(row)
         try:
             await connection.execute(insert(self._table), rows, execution_options={"touches": ()})
         except IntegrityError as error:

@@ -6,14 +6,31 @@ under that condition, so that a host which has lost its lease changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Executable, and_, bindparam, delete, exists, func, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import Delete, Select, Update
 
+from afresh.db.engines import Dialect
 from afresh.db.logs.moments import moment
 
-from .tables import BrokerTables, OutboxState
+from .tables import BrokerTables, OutboxState, is_in
 
 __all__ = ["DeskQueries", "RelayQueries"]
 
@@ -23,6 +40,8 @@ _JUST_NOW = 0.25
 COUNTED = 10_000
 """A longer outbox is not counted to its end."""
 
+_LATELY = 0.1
+
 
 class RelayQueries:
     """The statements of a relay.
@@ -30,36 +49,43 @@ class RelayQueries:
     Args:
         tables: the outbox and its leases.
         owner: of the leases.
+        dialect: of the database.
         strict: whether messages wait for those that were written before, and are not committed.
+        halting: destinations where a dead message holds up the later ones of its key.
     """
 
-    def __init__(self, tables: BrokerTables, owner: str, *, strict: bool) -> None:
+    def __init__(
+        self,
+        tables: BrokerTables,
+        owner: str,
+        dialect: Dialect,
+        *,
+        strict: bool = False,
+        halting: Sequence[str] = (),
+    ) -> None:
         outbox = tables.outbox
         columns = outbox.c
-        earlier = outbox.alias("earlier")
-        # Not a question of time, which passes while the query runs: what failed goes alone, and
-        # what this round has left behind goes first.
-        blocks = or_(
-            and_(
-                earlier.c.state == OutboxState.NEW,
-                earlier.c.not_before.is_(None),
-                or_(earlier.c.next_attempt_at.is_not(None), earlier.c.id <= bindparam("after")),
-            ),
-            and_(
-                earlier.c.state == OutboxState.DEAD,
-                earlier.c.destination.in_(bindparam("halting", expanding=True)),
-            ),
+        earlier = outbox.alias("earlier").c
+        is_behind = (
+            earlier.key == columns.key,
+            earlier.destination == columns.destination,
+            earlier.id < columns.id,
         )
-        is_blocked = exists().where(
-            earlier.c.key == columns.key,
-            earlier.c.destination == columns.destination,
-            earlier.c.id < columns.id,
-            blocks,
+        # Whenever that one is due: it goes alone, and those behind it when it is done with.
+        is_held_up = exists().where(
+            *is_behind,
+            is_in(earlier.state, OutboxState.NEW),
+            earlier.next_attempt_at.is_not(None),
+            earlier.not_before.is_(None),
         )
+        is_ordered = and_(columns.key.is_not(None), columns.not_before.is_(None))
         due: Select[Any] = (
             select(
                 columns.id,
+                columns.bucket,
                 columns.attempts,
+                columns.next_attempt_at.is_not(None).label("was_held_up"),
+                is_ordered.label("is_ordered"),
                 columns.message_id,
                 columns.destination,
                 columns.key,
@@ -69,16 +95,22 @@ class RelayQueries:
                 columns.body,
             )
             .where(
-                columns.state == OutboxState.NEW,
+                is_in(columns.state, OutboxState.NEW),
                 columns.id > bindparam("after"),
-                columns.bucket.in_(bindparam("buckets", expanding=True)),
-                or_(columns.not_before.is_(None), columns.not_before <= moment()),
+                _among(columns.bucket, "buckets", dialect),
                 or_(columns.next_attempt_at.is_(None), columns.next_attempt_at <= moment()),
-                or_(columns.key.is_(None), columns.not_before.is_not(None), ~is_blocked),
+                or_(~is_ordered, ~is_held_up),
             )
             .order_by(columns.id)
             .limit(bindparam("size"))
         )
+        if halting:
+            is_halted = exists().where(
+                *is_behind,
+                is_in(earlier.state, OutboxState.DEAD),
+                earlier.destination.in_(halting),
+            )
+            due = due.where(or_(~is_ordered, ~is_halted))
         if strict:
             # Older than every transaction that is still open, however the counter has wrapped.
             name = outbox.fullname
@@ -89,14 +121,13 @@ class RelayQueries:
                 )
             )
         self.due: Select[Any] = due
-        """Messages to be published now: ``after`` an id, of ``buckets``, ``size`` of them, and
-        those behind dead ones to ``halting`` destinations not."""
+        """Messages to be published now: ``after`` an id, of ``buckets``, ``size`` of them."""
         leases = tables.leases.c
         is_ours = exists().where(leases.bucket == columns.bucket, leases.owner == owner)
-        ours = (columns.state == OutboxState.NEW, is_ours)
+        ours = (is_in(columns.state, OutboxState.NEW), is_ours)
         self.mark: Update = (
             update(outbox)
-            .where(columns.id.in_(bindparam("ids", expanding=True)), *ours)
+            .where(_among(columns.id, "ids", dialect), *ours)
             .values(state=OutboxState.PUBLISHED, published_at=moment())
         )
         """Those with ``ids`` are published."""
@@ -120,14 +151,25 @@ class RelayQueries:
             )
         )
         """``one`` is dead, for an ``error``."""
-        due_at = func.coalesce(columns.next_attempt_at, columns.not_before)
-        self.next: Executable = select(func.min(due_at)).where(
-            columns.state == OutboxState.NEW,
-            columns.bucket.in_(bindparam("buckets", expanding=True)),
-            due_at > moment(-_JUST_NOW),
+        self.next: Executable = select(func.min(columns.next_attempt_at)).where(
+            is_in(columns.state, OutboxState.NEW),
+            columns.next_attempt_at > moment(-_LATELY),
+            _among(columns.bucket, "buckets", dialect),
         )
-        """When the next one of ``buckets`` is due of those that have to wait; those that were due
-        before and were not fetched wait for something else."""
+        """When the next one of ``buckets`` is due of those that have to wait. Those that are due
+        since long are not told: something else holds them up."""
+
+
+def _among(column: Any, name: str, dialect: Dialect) -> ColumnElement[bool]:
+    """Whether a column has one of the values of a parameter.
+
+    Where there are arrays, that is one statement for any number of values.
+    """
+    if dialect == "postgresql":
+        is_one: ColumnElement[bool] = column == func.any(bindparam(name, type_=ARRAY(BigInteger)))
+        return is_one
+    found: ColumnElement[bool] = column.in_(bindparam(name, expanding=True))
+    return found
 
 
 class DeskQueries:
@@ -140,10 +182,10 @@ class DeskQueries:
     def __init__(self, tables: BrokerTables) -> None:
         outbox = tables.outbox
         columns = outbox.c
-        is_dead = columns.state == OutboxState.DEAD
+        is_dead = is_in(columns.state, OutboxState.DEAD)
         some = (
             select(columns.created_at)
-            .where(columns.state == OutboxState.NEW)
+            .where(is_in(columns.state, OutboxState.NEW))
             .order_by(columns.id)
             .limit(COUNTED)
             .subquery()
@@ -178,3 +220,12 @@ class DeskQueries:
         """All dead ones are to be published."""
         self.drop: Delete = delete(outbox).where(is_dead)
         """All dead ones go."""
+        leases = tables.leases.c
+        parts = func.sum(case((leases.bucket >= 0, 1), else_=0))
+        self.owners: Executable = (
+            select(leases.owner, parts)
+            .where(leases.owner.is_not(None), leases.expires_at > moment())
+            .group_by(leases.owner)
+            .order_by(leases.owner)
+        )
+        """The hosts that publish, and how many parts each has."""

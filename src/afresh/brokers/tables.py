@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Identity, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, text
+from sqlalchemy import (
+    ColumnElement,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, registry
@@ -37,6 +48,7 @@ __all__ = [
     "add_broker_tables",
     "check_broker_tables",
     "find_broker_tables",
+    "is_in",
 ]
 
 _MARK = "afresh_broker"
@@ -52,6 +64,13 @@ class OutboxState(enum.IntEnum):
     """Confirmed by the broker; kept for a while."""
     DEAD = 2
     """Not to be published; kept until somebody decides."""
+
+
+def is_in(state: ColumnElement[int], value: OutboxState) -> ColumnElement[bool]:
+    """Whether messages are in a state: written out, as databases don't see that an index of those
+    in one state fits a query for a state that is a parameter.
+    """
+    return state == literal_column(str(value.value), Integer)
 
 
 class OutboxMixin:
@@ -90,16 +109,25 @@ class OutboxMixin:
     def outbox_indexes(table_name: str) -> tuple[Index, ...]:
         """Return the indexes that a table of this name needs.
 
-        Those of messages that wait hold nothing else, where the database has such indexes.
+        Each holds the messages that it is for and nothing else, where the database has such
+        indexes: to be published, tried again or delayed, dead, and published.
         """
-        new: dict[str, Any] = {
-            "postgresql_where": text("state = 0"),
-            "sqlite_where": text("state = 0"),
-        }
+
+        def index(name: str, where: str, *columns: str) -> Index:
+            return Index(
+                f"ix_{table_name}_{name}",
+                *columns,
+                postgresql_where=text(where),
+                sqlite_where=text(where),
+            )
+
+        waits = "state = 0 AND next_attempt_at IS NOT NULL"
         return (
-            Index(f"ix_{table_name}_bucket", "bucket", "state", "id", **new),
-            Index(f"ix_{table_name}_key", "key", "state", "id", **new),
-            Index(f"ix_{table_name}_published_at", "state", "published_at"),
+            index("new", "state = 0", "state", "id", "bucket"),
+            index("next_attempt_at", waits, "state", "next_attempt_at"),
+            index("key", waits, "key", "state", "next_attempt_at"),
+            index("dead", "state = 2", "state", "id"),
+            index("published_at", "state = 1", "state", "published_at"),
         )
 
     @declared_attr.directive
