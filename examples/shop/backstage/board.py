@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import count, islice
+from itertools import count
 
 from afresh import compute_method
 
@@ -99,8 +99,8 @@ class LiveBoard(Board):
     async def feed(self, limit: int, kinds: tuple[Kind, ...] = ()) -> tuple[Happening, ...]:
         await self._news()
         feeds = [feed for kind, feed in self._feeds.items() if not kinds or kind in kinds]
-        newest = heapq.merge(*(reversed(feed) for feed in feeds), reverse=True)
-        return tuple(happening for *_, happening in islice(newest, limit))
+        newest = heapq.nlargest(limit, (each for feed in feeds for each in feed))
+        return tuple(happening for *_, happening in newest)
 
     @compute_method
     async def _news(self) -> int:

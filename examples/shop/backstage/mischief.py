@@ -60,14 +60,15 @@ class BrokerMischief(Mischief):
         self._transport = open_transport(broker)
         self._board = board
         self._processes = processes
-        self._failing: set[str] = set()
+        self.failing: set[str] = set()
+        """The departments that are told to fail."""
         self._last: IncomingMessage | None = None
 
     # -- what is read
 
     @compute_method
     async def is_failing(self, department: str) -> bool:
-        return department in self._failing
+        return department in self.failing
 
     @compute_method(auto_invalidate=5)
     async def dead(self, department: str) -> tuple[DeadLetterView, ...]:
@@ -112,7 +113,7 @@ class BrokerMischief(Mischief):
     async def let_fail(self, command: LetFail) -> None:
         if command.department not in LISTENERS:
             raise BackstageError(f"There is no department {command.department!r}")
-        change = self._failing.add if command.is_failing else self._failing.discard
+        change = self.failing.add if command.is_failing else self.failing.discard
         change(command.department)
         self.is_failing.invalidate(command.department)
         words = "fails with everything" if command.is_failing else "works again"
@@ -131,9 +132,10 @@ class BrokerMischief(Mischief):
         for each in ids or ():
             channel, _, number = each.partition(":")
             by_channel[channel].append(number)
+        subscribed = subscriptions(department)
         count = 0
         try:
-            for subscription in subscriptions(department):
+            for subscription in subscribed:
                 wanted = None if ids is None else by_channel[subscription.destination]
                 if wanted != []:
                     async with asyncio.timeout(10):

@@ -94,6 +94,9 @@ class Reporter:
             await asyncio.wait([task])
             for stop in stops:
                 stop()
+            with suppress(Exception):  # the backstage may be gone already
+                async with asyncio.timeout(0.5):
+                    await board.report(await self.report())
 
     async def _keep_reporting(self, board: Board) -> None:
         last: tuple[Any, ...] = ()
