@@ -46,7 +46,7 @@ def pytest_configure() -> None:
         )
 
 
-SERVERS = {"mariadb", "nats", "postgres", "rabbitmq", "servicebus", "valkey"}
+SERVERS = {"kafka", "mariadb", "nats", "postgres", "rabbitmq", "redis", "servicebus", "valkey"}
 """The fixtures of servers, and what tests for several databases or brokers call them."""
 
 

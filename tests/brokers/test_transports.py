@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import zlib
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from afresh.brokers import (
     Ack,
     DeadLetter,
+    DeadMessage,
     Disposition,
     IncomingMessage,
     Outcome,
@@ -21,6 +24,21 @@ from afresh.brokers import (
 
 WITHIN = 60.0
 """Seconds within which a message must have come, however busy the machine is."""
+
+DEAD = 10_000
+DEAD_IN_SHORT = {
+    "memory": DEAD,
+    "rabbitmq": DEAD,
+    "redis": DEAD,
+    "nats": 2_000,
+    "kafka": 2_000,
+    "servicebus": 500,
+}
+"""How many dead messages there are where the slow ones must not take long."""
+
+
+def is_soaking() -> bool:
+    return os.environ.get("AFRESH_SOAK") == "1"
 
 
 class Seen:
@@ -161,8 +179,6 @@ async def test_a_message_that_holds_up_its_key_does_not_hold_up_others(
 async def test_a_dead_message_is_kept_with_the_reason_and_can_be_requeued_or_dropped(
     any_transport: Transport, destination: str
 ) -> None:
-    if not any_transport.capabilities.has_dead_letters:
-        pytest.skip(f"{any_transport.capabilities.name} keeps no dead messages")
     is_fixed = False
 
     def answer(came: IncomingMessage) -> Disposition:
@@ -304,8 +320,6 @@ async def test_a_message_that_is_too_large_is_refused_for_good(
     any_transport: Transport, destination: str
 ) -> None:
     limit = any_transport.capabilities.max_bytes
-    if limit > 64_000_000:
-        pytest.skip(f"{any_transport.capabilities.name} takes messages of {limit:g} bytes")
     subscribed = await any_transport.subscribe(Subscription(destination, "readers"), Seen())
     large = message(1, destination)
     large = OutgoingMessage(
@@ -386,4 +400,191 @@ async def test_how_much_waits_for_a_group_is_told_with_and_without_a_subscriber(
     async with asyncio.timeout(WITHIN):
         while await subscribed.lag() or await other.lag(subscription):
             await asyncio.sleep(0.05)
+    await subscribed.aclose()
+
+
+async def test_two_subscribers_of_a_group_get_each_message_once_between_them(
+    any_transport: Transport, connect_transport: Callable[[], Transport], destination: str
+) -> None:
+    other = connect_transport()
+    await other.start()
+    one, two = Seen(), Seen()
+    subscription = Subscription(destination, "readers", ordered=False, workers=2)
+    first = await any_transport.subscribe(subscription, one)
+    second = await other.subscribe(subscription, two)
+    sent = [message(number, destination) for number in range(200)]
+    for start in range(0, 200, 20):
+        assert all(
+            each.is_confirmed for each in await any_transport.publish(sent[start : start + 20])
+        )
+    async with asyncio.timeout(WITHIN):
+        while len(one.messages) + len(two.messages) < 200:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    assert sorted(ids(one.messages) + ids(two.messages)) == sorted(each.id for each in sent)
+    assert {each.deliveries for each in one.messages + two.messages} == {1}
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_a_key_that_keeps_failing_stays_in_order_while_others_flow(
+    any_transport: Transport, destination: str
+) -> None:
+    is_fixed = asyncio.Event()
+
+    def answer(came: IncomingMessage) -> Disposition:
+        return Retry(0.05) if came.key == "bad" and not is_fixed.is_set() else Ack()
+
+    handled: list[str] = []
+
+    async def handle(came: IncomingMessage) -> Disposition:
+        await seen(came)
+        disposition = answer(came)
+        if isinstance(disposition, Ack):
+            handled.append(came.attributes["id"])
+        return disposition
+
+    seen = Seen()
+    subscription = Subscription(destination, "readers", workers=4, prefetch=64)
+    subscribed = await any_transport.subscribe(subscription, handle)
+    # "bad" shares its lane with none of the others.
+    keys = [
+        "bad",
+        *(f"k{number}" for number in range(40) if lane_of(f"k{number}") != lane_of("bad")),
+    ]
+    sent = [message(number, destination, key=keys[number % 8]) for number in range(48)]
+    for each in sent:
+        assert (await any_transport.publish([each]))[0].is_confirmed
+    others = {each.id for each in sent if each.key != "bad"}
+    async with asyncio.timeout(WITHIN):
+        while not others <= set(handled):
+            await asyncio.sleep(0.01)
+    assert not set(handled) - others, "the key that fails is held up"
+    is_fixed.set()
+    async with asyncio.timeout(WITHIN):
+        while len(handled) < 48:
+            await asyncio.sleep(0.01)
+    for key in keys[:8]:
+        wanted = [each.id for each in sent if each.key == key]
+        assert [name for name in handled if name in wanted] == wanted
+    await subscribed.aclose()
+
+
+def lane_of(key: str) -> int:
+    return zlib.crc32(key.encode()) % 4
+
+
+async def test_a_slow_subscriber_starves_nobody_and_holds_no_more_than_it_fetches(
+    any_transport: Transport, connect_transport: Callable[[], Transport], destination: str
+) -> None:
+    release = asyncio.Event()
+
+    async def slow(came: IncomingMessage) -> Disposition:
+        await release.wait()
+        return Ack()
+
+    other = connect_transport()
+    await other.start()
+    quick = Seen()
+    slow_one = await any_transport.subscribe(
+        Subscription(destination, "slow", workers=2, prefetch=5), slow
+    )
+    # Of one transport as well: a subscription that takes nothing more must not hold up another.
+    beside = Seen()
+    subscriptions = [
+        slow_one,
+        await any_transport.subscribe(Subscription(destination, "beside"), beside),
+        await other.subscribe(Subscription(destination, "quick"), quick),
+    ]
+    held = 0
+    for start in range(0, 100, 10):
+        sent = [message(number, destination) for number in range(start, start + 10)]
+        assert all(each.is_confirmed for each in await any_transport.publish(sent))
+        held = max(held, slow_one.health()["in_flight"])
+    async with asyncio.timeout(WITHIN):
+        while len(quick.messages) < 100 or len(beside.messages) < 100 or held < 5:
+            held = max(held, slow_one.health()["in_flight"])
+            await asyncio.sleep(0.01)
+    assert held == 5
+    release.set()
+    for each in subscriptions:
+        await each.aclose()
+
+
+async def test_what_nobody_can_read_is_handed_over_as_it_is(
+    any_transport: Transport, destination: str
+) -> None:
+    poison = OutgoingMessage("p1", destination, "", b"\xff\x00\xfe{", content_type="")
+    seen = Seen(lambda came: DeadLetter("It can't be read.") if not came.attributes else Ack())
+    subscription = Subscription(destination, "readers")
+    subscribed = await any_transport.subscribe(subscription, seen)
+    assert all(
+        each.is_confirmed for each in await any_transport.publish([poison, message(1, destination)])
+    )
+    await seen.wait(2)
+    await asyncio.sleep(0.2)
+    (came,) = (each for each in seen.messages if not each.attributes)
+    assert came.body == poison.body
+    assert came.deliveries == 1
+    dead: list[DeadMessage] = []
+    async with asyncio.timeout(WITHIN):
+        while not dead:
+            await asyncio.sleep(0.02)
+            dead = list(await any_transport.dead(subscription))
+    assert [each.message.body for each in dead] == [poison.body]
+    assert await any_transport.drop_dead(subscription) == 1
+    await subscribed.aclose()
+
+
+async def test_headers_of_ours_that_others_wrote_do_no_harm(
+    any_transport: Transport, destination: str
+) -> None:
+    bad = dict.fromkeys(
+        ("x-afresh-deliveries", "x-afresh-due", "x-afresh-died-at", "x-delivery-count"), "no number"
+    )
+    seen = Seen()
+    subscribed = await any_transport.subscribe(Subscription(destination, "readers"), seen)
+    sent = OutgoingMessage(
+        "m1", destination, "t", b"{}", attributes=message(1, destination).attributes, headers=bad
+    )
+    assert (await any_transport.publish([sent]))[0].is_confirmed
+    (came,) = await seen.wait(1)
+    assert came.deliveries == 1
+    await subscribed.aclose()
+
+
+@pytest.mark.soak
+async def test_many_dead_messages_are_listed_and_requeued(
+    any_transport: Transport, destination: str
+) -> None:
+    count = DEAD if is_soaking() else DEAD_IN_SHORT[any_transport.capabilities.name]
+    is_fixed = False
+    died, came = set[str](), set[str]()
+
+    async def handle(message: IncomingMessage) -> Disposition:
+        (came if is_fixed else died).add(message.attributes["id"])
+        return Ack() if is_fixed else DeadLetter("It is bad.")
+
+    subscription = Subscription(destination, "readers", prefetch=200)
+    subscribed = await any_transport.subscribe(subscription, handle)
+    for start in range(0, count, 500):
+        sent = [message(number, destination) for number in range(start, min(count, start + 500))]
+        assert all(each.is_confirmed for each in await any_transport.publish(sent))
+    dead: Sequence[DeadMessage] = ()
+    async with asyncio.timeout(20 * WITHIN):
+        while len(died) < count or subscribed.health()["in_flight"]:
+            await asyncio.sleep(0.05)
+        while len(dead) < count:
+            await asyncio.sleep(0.2)
+            dead = await any_transport.dead(subscription, limit=count)
+    assert len({each.id for each in dead}) == count
+    assert len(await any_transport.dead(subscription, limit=7)) == 7
+    chosen = [each.id for each in dead[10:20]]
+    assert await any_transport.drop_dead(subscription, chosen) == 10
+    is_fixed = True
+    assert await any_transport.requeue_dead(subscription) == count - 10
+    async with asyncio.timeout(20 * WITHIN):
+        while len(came) < count - 10:
+            await asyncio.sleep(0.05)
+    assert not await any_transport.dead(subscription)
     await subscribed.aclose()

@@ -21,7 +21,8 @@ import msgspec
 from faststream.nats import NatsBroker
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
-from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
 from afresh.primitives.tasks import start_background
@@ -70,6 +71,7 @@ _SUBJECTS = 64
 _CONNECT_SECONDS = 5
 _PUBLISH_SECONDS = 5.0
 _ASK_SECONDS = 10.0
+_FETCH_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _ENDED = {"404", "408", "409", "503"}
 """What ends a request for messages: none, no time left, no consumer, nobody there."""
@@ -254,10 +256,11 @@ class NatsTransport(BaseTransport):
 
     async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
         found: list[DeadMessage] = []
-        async for raw in self._dead_of(subscription):
-            found.append(_dead(raw, subscription))
-            if len(found) >= limit:
-                break
+        async with contextlib.aclosing(self._dead_of(subscription)) as there:
+            async for raw in there:
+                found.append(_dead(raw, subscription))
+                if len(found) >= limit:
+                    break
         return found
 
     async def requeue_dead(
@@ -291,7 +294,7 @@ class NatsTransport(BaseTransport):
         async def settle(raw: Any) -> None:
             if do is not None:
                 await do(raw)
-            await self._jetstream.delete_msg(stream, raw.seq)
+            await self._jetstream.delete_msg(stream, raw.metadata.sequence.stream)
 
         async with contextlib.aclosing(self._dead_of(subscription)) as found:
             while chosen := await _some(found, wanted):
@@ -300,23 +303,25 @@ class NatsTransport(BaseTransport):
         return count
 
     async def _dead_of(self, subscription: Subscription) -> AsyncGenerator[Any, None]:
-        name = _token(subscription.destination)
         await self._need_all(subscription.destination)
-        # What dies meanwhile is left for another time.
-        last = (await self._jetstream.stream_info(f"{name}_dead")).state.last_seq
-        sequence = 1
-        while sequence <= last:
-            try:
-                raw = await self._jetstream.get_msg(
-                    f"{name}_dead",
-                    seq=sequence,
-                    next=True,
-                    subject=f"{name}.dead.{_token(subscription.group)}",
-                )
-            except NotFoundError:
-                return
-            yield raw
-            sequence = raw.seq + 1
+        name = _token(subscription.destination)
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE, mem_storage=True, inactive_threshold=_ASK_SECONDS
+        )
+        found = await self._jetstream.pull_subscribe(
+            f"{name}.dead.{_token(subscription.group)}", stream=f"{name}_dead", config=config
+        )
+        try:
+            # What dies meanwhile is left for another time.
+            remaining = (await found.consumer_info()).num_pending
+            while remaining > 0:
+                for raw in await found.fetch(min(remaining, _WINDOW), timeout=_FETCH_SECONDS):
+                    remaining -= 1
+                    yield raw
+        except NatsTimeoutError:
+            pass  # somebody else has taken the rest out
+        finally:
+            await found.unsubscribe()
 
 
 class _Subscribed(BaseSubscribed[NatsTransport]):
@@ -483,7 +488,7 @@ async def _some(found: AsyncGenerator[Any, None], wanted: set[str] | None) -> li
     """The next messages that are wanted, as many as are settled at once."""
     chosen: list[Any] = []
     async for raw in found:
-        if wanted is None or str(raw.seq) in wanted:
+        if wanted is None or str(raw.metadata.sequence.stream) in wanted:
             chosen.append(raw)
             if len(chosen) == _WINDOW:
                 break
@@ -529,4 +534,4 @@ def _texts(raw: Any) -> dict[str, str]:
 
 def _dead(raw: Any, subscription: Subscription) -> DeadMessage:
     headers = {name.lower(): value for name, value in _texts(raw).items()}
-    return dead_message(str(raw.seq), _incoming(raw, subscription, 0), headers)
+    return dead_message(str(raw.metadata.sequence.stream), _incoming(raw, subscription, 0), headers)

@@ -279,7 +279,10 @@ class RabbitTransport(BaseTransport):
         async def settle() -> None:
             if do is not None:
                 await asyncio.gather(*map(do, chosen))
-            await asyncio.gather(*(raw.ack() for raw in chosen))
+            if chosen and wanted is None:
+                await chosen[-1].ack(multiple=True)
+            else:
+                await asyncio.gather(*(raw.ack() for raw in chosen))
             chosen.clear()
 
         async with contextlib.aclosing(_fetched(channel, queue, most, ahead)) as found:
