@@ -44,6 +44,7 @@ __all__ = ["Broker"]
 _log = logging.getLogger("afresh.brokers")
 
 _RETRIES = RetryDelays.exponential(0.5, 30, 2, 0.1)
+_ASK_EVERY = 5.0
 
 
 class Broker:
@@ -85,6 +86,7 @@ class Broker:
         self._handlers: list[ServiceHandler] = []
         self._consumers: dict[Subscription, Consumer] = {}
         self._subscribed: dict[Subscription, Subscribed] = {}
+        self._lags: dict[Subscription, int | None] = {}
         self._relays: dict[str, Relay] = {}
         self._workers: list[Worker] = []
         self._connecting: asyncio.Task[None] | None = None
@@ -243,11 +245,16 @@ class Broker:
         return True
 
     async def _keep_connecting(self, is_connected: bool) -> None:
+        """Connect, and look now and then how much waits for this app."""
         failures = 0
         while not is_connected:
             failures += 1
             await current_clock().sleep(_RETRIES[failures])
             is_connected = await self._connect()
+        while self._consumers:
+            for subscription, subscribed in list(self._subscribed.items()):
+                self._lags[subscription] = await _lag_of(subscribed)
+            await current_clock().sleep(_ASK_EVERY)
 
     def _tell(self, operation: Operation) -> None:
         """Wake up the relays of all hosts: something stands in the outbox."""
@@ -379,12 +386,22 @@ class Broker:
     @property
     def error(self) -> str | None:
         """Why messages are not published or received now; None if they are."""
-        return self._error or next(
-            (each.unavailable or each.error for each in self._relays.values()), None
+        reasons = (
+            self._error,
+            *(each.unavailable or each.error for each in self._relays.values()),
+            *(each.health()["error"] for each in self._subscribed.values()),
         )
+        return next(filter(None, reasons), None)
 
     def health(self) -> dict[str, Any]:
-        """Return how messages go out and come in."""
+        """Return how messages go out and come in.
+
+        Returns:
+            the `transport`, whether it is `connected`, and the `error` if not; the `outbox` of each
+            shard, see `Relay.health`; and for each of the `subscriptions`, how many messages of it
+            became what since the start, how many are `in_flight`, how many wait: `lag`, None where
+            the broker does not tell, and its `error`, None if all is well.
+        """
         return {
             "transport": self.transport.capabilities.name,
             **self.transport.health(),
@@ -395,6 +412,7 @@ class Broker:
                     "group": subscription.group,
                     "mode": subscription.mode,
                     **asdict(consumer.counts),
+                    "lag": self._lags.get(subscription),
                     **(
                         self._subscribed[subscription].health()
                         if subscription in self._subscribed
@@ -407,6 +425,14 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<Broker {self.transport.capabilities.name} as {self.source!r}>"
+
+
+async def _lag_of(subscribed: Subscribed) -> int | None:
+    try:
+        async with asyncio.timeout(_ASK_EVERY):
+            return await subscribed.lag()
+    except Exception:
+        return None  # the broker is away, which its health tells
 
 
 def _prefix(database: Database) -> str:
