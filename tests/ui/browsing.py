@@ -29,6 +29,14 @@ DESKTOP = (1440, 900)
 PHONE = (390, 844)
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Server:
     """A server in a process of its own.
 
@@ -38,9 +46,7 @@ class Server:
     """
 
     def __init__(self, arguments: list[str], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [each.format(port=self.port) for each in arguments]
         self._log = log
@@ -66,6 +72,16 @@ class Server:
                 self.kill()
                 raise AssertionError(f"The server did not start:\n{self._log.read_text()}")
             time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Have it end in order, together with the processes that it started."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
 
     def kill(self) -> None:
         """End it without notice, as a power cut would."""

@@ -16,7 +16,8 @@ def server(tmp_path: Path, chromium: str) -> Iterator[Server]:
     """The shop, with a database of its own."""
     del chromium  # no browser, no server
     server = Server(
-        ["-m", "examples.shop", "--port", "{port}", "--no-browser"], tmp_path / "server.log"
+        ["-m", "examples.shop", "--alone", "--port", "{port}", "--no-browser"],
+        tmp_path / "server.log",
     )
     server.start()
     yield server

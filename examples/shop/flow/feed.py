@@ -47,7 +47,7 @@ class Feed:
 
     def build(self) -> None:
         with box("panel feed", "section").props('aria-label="What happened"'):
-            titled("What happened", f"The newest {ROWS} of each choice, from all processes.")
+            titled("What happened", f"In all processes, the newest first; {ROWS} at most.")
             with box("filters").props('role=group aria-label="Kinds to show"'):
                 self.filters()
             with box("rows").props('role=log aria-live=off tabindex=0 aria-label="Events"'):

@@ -90,16 +90,16 @@ def spark(values: Sequence[int]) -> None:
     line = path(values)
     with box("spark", "svg").props('viewBox="0 0 59 24" preserveAspectRatio=none') as picture:
         picture.props["aria-hidden"] = "true"
-        box("spark-area", "path").props["d"] = f"{line} V24 H{SECONDS - len(values[-SECONDS:])} Z"
+        box("spark-area", "path").props["d"] = f"{line} V24 H0 Z"
         box("spark-line", "path").props["d"] = line
 
 
 def path(values: Sequence[int]) -> str:
     """The line as SVG writes paths, in a box of 59 by 24; flat where nothing happened."""
-    shown = values[-SECONDS:] or [0]
-    most = max(*shown, 1) if len(shown) > 1 else max(shown[0], 1)
-    first = SECONDS - len(shown)
-    points = [f"{first + index} {22 - 20 * each / most:.1f}" for index, each in enumerate(shown)]
+    known = values[-SECONDS:]
+    shown = [0] * (SECONDS - len(known)) + list(known)
+    most = max(*shown, 1)
+    points = [f"{second} {22 - 20 * each / most:.1f}" for second, each in enumerate(shown)]
     return "M" + " L".join(points)
 
 
