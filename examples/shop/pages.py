@@ -54,11 +54,11 @@ def serve_everything(
         if backstage is not None:
             everything.push_async_callback(backstage.aclose)
             await backstage.start()
+            watched = reporting(app, shop, "shop", backstage.board)
+            await everything.enter_async_context(watched)
         everything.push_async_callback(app.aclose)
         await start(app, reset=reset)
         if backstage is not None:
-            watched = reporting(app, shop, "shop", backstage.board)
-            await everything.enter_async_context(watched)
             await backstage.start_departments()
 
     site.on_startup(open_everything)

@@ -85,17 +85,17 @@ def shop_app(
     Args:
         app: of the shop.
         reset: forget everything first.
-        around: entered while the shop is open.
+        around: entered before the shop opens, and left when it is closed.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        try:
-            await start(app, reset=reset)
-            async with around or nullcontext():
+        async with around or nullcontext():
+            try:
+                await start(app, reset=reset)
                 yield
-        finally:
-            await app.aclose()
+            finally:
+                await app.aclose()
 
     asgi = app.asgi()
     asgi.router.routes += [

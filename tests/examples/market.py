@@ -72,25 +72,16 @@ class Market:
         life = self._lives[name] = AsyncExitStack()
         department = open_department(name, self._file(name), self.address, consumer=CONSUMER)
         self.departments[name] = department
-        await life.enter_async_context(department.app)
-        department.failing.is_failing = lambda: name in self.failing
-        reporter = Reporter(
-            name,
-            name,
-            department.app,
-            [type(department.service).__name__],
-            department.service.orders,
-        )
+        department.failing.is_failing = lambda: name in self.mischief.failing
+        computing = [type(department.service).__name__]
+        reporter = Reporter(name, name, department.app, computing, department.service.orders)
         await life.enter_async_context(reporter.reporting_to(self.board))
+        await life.enter_async_context(department.app)
         return department
 
     async def close(self, name: str) -> None:
         """End a department."""
         await self._lives.pop(name).aclose()
-
-    @property
-    def failing(self) -> set[str]:
-        return {name for name in DEPARTMENTS if name in self.mischief.failing}
 
     async def order(self, product: str = "eggs", user: str = "alice") -> Order:
         """Order one piece."""
@@ -116,9 +107,9 @@ async def market(folder: Path) -> AsyncIterator[Market]:
         for name in DEPARTMENTS:
             await it.open(name)
             stack.push_async_callback(it.close, name)
+        await stack.enter_async_context(reporting(it.app, it.shop, "shop", it.board))
         stack.push_async_callback(it.app.aclose)
         await start(it.app)
         await stack.enter_async_context(it.board.watching())
         await stack.enter_async_context(it.mischief.connected(is_new=False))
-        await stack.enter_async_context(reporting(it.app, it.shop, "shop", it.board))
         yield it

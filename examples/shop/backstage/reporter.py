@@ -71,7 +71,9 @@ class Reporter:
         self._service = service
         self._app = app
         self._computing = frozenset(computing)
-        self._orders = orders
+        self._placed = orders
+        self._orders: int | None = None
+        self._levels: dict[str, Any] = {}
         self._run = uuid4().hex
         self._counts: Counter[str] = Counter()
         self._news: deque[_News] = deque(maxlen=_NEWS)
@@ -79,7 +81,10 @@ class Reporter:
 
     @asynccontextmanager
     async def reporting_to(self, board: Board) -> AsyncIterator[None]:
-        """Report to a board, twice a second; go on where there is none for a while."""
+        """Report to a board, twice a second; go on where there is none for a while.
+
+        Enter it before the app is started, and leave it when that is closed, to miss nothing.
+        """
         stops = [observe(self._see, ~GraphEventKind(0), sample_hits=1)]
         if self._app is not None:
             self._app.commander.add(self)
@@ -103,7 +108,7 @@ class Reporter:
         quiet = 0
         while True:
             await asyncio.sleep(EVERY)
-            with suppress(Exception):  # the backstage, or a database, is away: the next one says it
+            with suppress(Exception):  # the backstage is away: the next one says it
                 report = await self.report()
                 now = report.counts, report.orders
                 quiet = quiet + 1 if now == last and not report.happenings else 0
@@ -114,11 +119,13 @@ class Reporter:
 
     async def report(self) -> Report:
         """Return what is to be said now; happenings are said once."""
-        levels: dict[str, Any] = {}
-        if self._app is not None:
-            figures = await self._app.broker.outbox().figures()
-            levels = {"pending": figures.pending, "oldest": round(figures.oldest, 1)}
-        orders = await self._orders() if self._orders is not None else None
+        with suppress(Exception):  # the database is not open yet, or any more
+            if self._app is not None:
+                figures = await self._app.broker.outbox().figures()
+                oldest = round(figures.oldest, 1)
+                self._levels = {"pending": figures.pending, "oldest": oldest}
+            if self._placed is not None:
+                self._orders = await self._placed()
         news, self._news = self._news, deque(maxlen=_NEWS)
         happenings = tuple(
             Happening(
@@ -130,8 +137,8 @@ class Reporter:
             )
             for each in news
         )
-        counts = Counts(**self._counts, **levels)
-        return Report(self._process, self._service, self._run, counts, orders, happenings)
+        counts = Counts(**self._counts, **self._levels)
+        return Report(self._process, self._service, self._run, counts, self._orders, happenings)
 
     def _tell(self, kind: Kind, text: str, operation: str = "", command: object = None) -> None:
         self._news.append(_News(datetime.now(UTC), kind, text, operation, command))

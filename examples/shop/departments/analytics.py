@@ -23,8 +23,11 @@ class Base(DeclarativeBase):
 
 
 class SaleRow(Base):
+    """An order; that each stands here once is owed to the inbox, and not to a key."""
+
     __tablename__ = "sales"
-    order_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(index=True)
     at: Mapped[datetime] = mapped_column(index=True)
     user_id: Mapped[str]
     customer: Mapped[str]
@@ -33,13 +36,15 @@ class SaleRow(Base):
 
 class PackedRow(Base):
     __tablename__ = "packed"
-    order_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int]
 
 
 class SaleLineRow(Base):
     __tablename__ = "sale_lines"
-    order_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    product_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(index=True)
+    product_id: Mapped[str] = mapped_column(index=True)
     product: Mapped[str]
     pieces: Mapped[int]
     amount: Mapped[int]

@@ -128,10 +128,10 @@ def department_app(department: Department, backstage_url: str | None) -> Starlet
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(department.app.aclose)
-            await department.app.start()
             if backstage_url is not None:
                 await stack.enter_async_context(reporting(department, backstage_url))
+            stack.push_async_callback(department.app.aclose)
+            await department.app.start()
             yield
 
     asgi = department.app.asgi()

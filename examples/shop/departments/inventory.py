@@ -61,8 +61,9 @@ def fill(table: Table, connection: Connection, **_: object) -> None:
 
 class ReservationRow(Base):
     __tablename__ = "reservations"
-    order_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    product_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(index=True)
+    product_id: Mapped[str]
     pieces: Mapped[int]
 
 
@@ -70,7 +71,8 @@ class PackedRow(Base):
     """An order that has left the house, whether or not it is known yet what was in it."""
 
     __tablename__ = "packed"
-    order_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(index=True)
 
 
 class MovementRow(Base):
@@ -140,7 +142,8 @@ class DbInventory(Inventory):
                         order_id=event.order_id, product_id=line.product_id, pieces=line.quantity
                     )
                 )
-            if await op.session.get(PackedRow, event.order_id) is not None:
+            packed = select(PackedRow.id).where(PackedRow.order_id == event.order_id).limit(1)
+            if await op.session.scalar(packed) is not None:
                 # That was put aside for a while, and what it led to was not.
                 await _ship(op, event.order_id)
 
