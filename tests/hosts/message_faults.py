@@ -54,7 +54,7 @@ def install_message_faults(faults: Faults) -> None:
     faults.install()
     wrap(Relay, "_fetch", fetch)
     at(Channel, "_on_confirm_frame", before="before confirm")
-    at(Relay, "_note", before="after confirm", after="after mark")
+    at(Relay, "note", before="after confirm", after="after mark")
     at(BucketLeases, "renew", before="before renewal", after="after renewal")
     at(Consumer, "handle", before="before handling", after="before ack")
     at(InboxGuard, "__call__", before="before inbox row", after="after inbox row")
