@@ -191,6 +191,7 @@ def test_a_server_that_is_not_there_is_told_of(environment: dict[str, str], tmp_
     status, shown = afresh(environment, tmp_path, "status", "a_shop:app")
     assert status == 1
     assert "a_shop:app by rabbitmq, not connected" in shown
-    assert "The broker can't be reached:" in shown
+    assert "Not connected: RabbitMQ can't be reached:" in shown
     assert "The outbox can't be read:" in shown  # nobody has created the tables yet
+    assert "SELECT" not in shown
     assert "secret" not in shown

@@ -11,7 +11,7 @@ import msgspec
 
 from afresh.brokers import Broker, Subscription
 
-from .output import duration, table
+from .output import duration, reason_of, table
 
 __all__ = ["BrokerStatus", "OutboxStatus", "SubscriptionStatus", "show_status"]
 
@@ -99,7 +99,7 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     def problems(self) -> Iterator[str]:
         """Yield what is not well."""
         if not self.connected:
-            yield f"The broker can't be reached: {self.error}"
+            yield f"Not connected: {self.error}"
         for outbox in self.outbox:
             yield from outbox.problems()
         for subscription in self.subscriptions:
@@ -178,9 +178,9 @@ def _noting(status: OutboxStatus | SubscriptionStatus | BrokerStatus) -> Iterato
     try:
         yield
     except TimeoutError:
-        status.error = "there was no answer in time."
+        status.error = "there was no answer in time; see --timeout."
     except Exception as error:
-        status.error = f"{type(error).__name__}: {error}"
+        status.error = reason_of(error)
 
 
 # -- for people

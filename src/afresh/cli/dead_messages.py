@@ -16,7 +16,7 @@ import msgspec
 from afresh.brokers import Broker, Subscription
 from afresh.brokers.dead import OutboxDesk
 
-from .output import Progress, duration, table
+from .output import Progress, duration, reason_of, table
 from .sources import CommandError
 
 __all__ = ["DeadLetter", "change_dead", "list_dead"]
@@ -197,7 +197,7 @@ async def change_dead(broker: Broker, options: argparse.Namespace) -> int:
             raise
         except Exception as error:
             raise CommandError(
-                f"{place.name}: not all could be {done}: {type(error).__name__}: {error}. Those "
+                f"{place.name}: not all could be {done}: {reason_of(error)}. Those "
                 "that were are not dead any more; do it again for the others."
             ) from error
         finally:
@@ -266,15 +266,14 @@ def _nothing(kind: str, name: str | None, there: Sequence[str]) -> str:
 
 
 async def _connect(broker: Broker, timeout: float) -> None:
-    name = broker.transport.capabilities.name
     try:
         async with asyncio.timeout(timeout):
             await broker.transport.start()
     except Exception as error:
-        why = "there was no answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise CommandError(
-            f"The broker, {name}, can't be reached: {why}. --outbox needs the database only."
-        ) from error
+        why = reason_of(error)
+        if isinstance(error, TimeoutError):
+            why = f"{broker.transport.capabilities.name} has not answered; see --timeout."
+        raise CommandError(f"Not connected: {why} (--outbox needs the database only)") from error
 
 
 @asynccontextmanager
@@ -286,4 +285,4 @@ async def _in_time(timeout: float) -> AsyncIterator[None]:
     except TimeoutError:
         raise CommandError(f"There was no answer within {timeout:g} s; see --timeout.") from None
     except Exception as error:
-        raise CommandError(f"{type(error).__name__}: {error}") from error
+        raise CommandError(reason_of(error)) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .sources import CommandError
 
-__all__ = ["Progress", "duration", "table", "write"]
+__all__ = ["Progress", "duration", "reason_of", "table", "write"]
 
 _UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SHOW_EVERY = 0.1
@@ -37,6 +37,13 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return "0 s"
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed, on a line; errors of databases show whole statements."""
+    if isinstance(error, ConnectionError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def table(

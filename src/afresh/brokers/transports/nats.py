@@ -152,7 +152,8 @@ class NatsTransport(BaseTransport):
                 # Publishing by FastStream needs it started.
                 await self._broker.start()
         except Exception as error:
-            raise ConnectionError(f"NATS can't be reached: {error}") from error
+            why = str(error) or type(error).__name__
+            raise ConnectionError(f"NATS can't be reached: {why}") from error
         self._jetstream = self._connection.jetstream()
         self._streams.clear()
 
