@@ -128,6 +128,7 @@ def test_versions_count_from_one() -> None:
 def test_schemas_tell_readers_what_to_hold_us_to() -> None:
     schemas = json_schemas(Paid, PaidBefore)
     assert set(schemas) == {"shop.paid.v2", "shop.paid.v1"}
+    assert list(schemas["shop.paid.v1"]["$defs"]) == ["PaidBefore"]
     definition = schemas["shop.paid.v2"]["$defs"]["Paid"]
     assert definition["required"] == ["order_id", "cents"]
     assert definition["properties"]["cents"] == {"type": "integer"}

@@ -234,8 +234,10 @@ def json_schemas(*classes: type) -> dict[str, Any]:
     Args:
         classes: of the events.
     """
-    schemas, components = msgspec.json.schema_components(classes, ref_template="#/$defs/{name}")
-    return {
-        event_type_of(cls).type: {**schema, "$defs": components}
-        for cls, schema in zip(classes, schemas, strict=True)
-    }
+    found = {}
+    for cls in classes:
+        (schema,), components = msgspec.json.schema_components(
+            (cls,), ref_template="#/$defs/{name}"
+        )
+        found[event_type_of(cls).type] = {**schema, "$defs": components}
+    return found
