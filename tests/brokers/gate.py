@@ -13,7 +13,7 @@ class Gate:
 
     def __init__(self, to: int) -> None:
         self.port = free_port()
-        self._to = to
+        self.to = to
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
 
@@ -34,18 +34,19 @@ class Gate:
         assert task is not None
         self._passing.add(task)
         try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._to)
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.to)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_copy(reader, other_writer))
                     group.create_task(_copy(other_reader, writer))
             finally:
-                other_writer.close()
+                other_writer.transport.abort()
         except asyncio.CancelledError:
             pass  # the gate is closed
         finally:
-            writer.close()
+            writer.transport.abort()
             self._passing.discard(task)
+            await asyncio.sleep(0)  # now they are gone
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
