@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from afresh.brokers import EventTypes, event, event_type_of, json_schemas
+from afresh.brokers import EventTypes, OutgoingMessage, event, event_type_of, json_schemas
+from afresh.brokers.envelope import STRUCTURED
 from afresh.errors import DefinitionError, EnvelopeError
+
+from .shop import OrderPlaced, world
 
 
 @event("shop.paid")
@@ -132,3 +136,24 @@ def test_schemas_tell_readers_what_to_hold_us_to() -> None:
     definition = schemas["shop.paid.v2"]["$defs"]["Paid"]
     assert definition["required"] == ["order_id", "cents"]
     assert definition["properties"]["cents"] == {"type": "integer"}
+
+
+async def test_an_event_in_one_piece_and_with_more_fields_is_handled_like_any_other() -> None:
+    async with world() as w:
+        fields = {
+            "specversion": "1.0",
+            "id": "s1",
+            "source": "/elsewhere",
+            "type": "tests.order_placed.v1",
+            "subject": "u1",
+            "data": {"order_id": 7, "user_id": "u1", "note": "whole", "later": {"deep": [1]}},
+        }
+        body = json.dumps(fields).encode()
+        message = OutgoingMessage("s1", "tests", "", body, f"{STRUCTURED}; charset=utf-8")
+        await w.shop.broker.transport.publish([message, message])
+        await w.settled(1)
+        assert w.service.handed[0] == OrderPlaced(7, "u1", "whole")
+        async with asyncio.timeout(10):
+            while w.notes.health()["broker"]["subscriptions"][0]["duplicate"] < 1:
+                await asyncio.sleep(0.01)
+        assert await w.service.all() == ["whole"]
