@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.brokers import cases as brokers
 from benchmarks.conductor import ROOT, BenchmarkError, Plan, run
 from benchmarks.db import cases as database
 from benchmarks.rpc import cases
 from benchmarks.workloads import MEMORY, TIMED
 
-WORKLOADS = (*TIMED, MEMORY, *database.WORKLOADS, *cases.WORKLOADS)
+WORKLOADS = (*TIMED, MEMORY, *database.WORKLOADS, *brokers.WORKLOADS, *cases.WORKLOADS)
 RESULTS = ROOT / "benchmarks" / "results.json"
 
 

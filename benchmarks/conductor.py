@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.brokers import cases as brokers
 from benchmarks.db.cases import IN_ONE_PROCESS, LATENCY
 from benchmarks.db.cases import WORKLOADS as DATABASE
 from benchmarks.rpc import cases
@@ -33,8 +34,8 @@ class Plan:
     """What to measure, and how long.
 
     Arguments:
-        workloads: names out of ``workloads.TIMED``, ``"memory"``, ``rpc.cases.WORKLOADS`` and
-            ``db.cases.WORKLOADS``.
+        workloads: names out of ``workloads.TIMED``, ``"memory"``, and the ``WORKLOADS`` of
+            ``rpc.cases``, ``db.cases`` and ``brokers.cases``.
         pythons: paths of interpreters; each needs afresh (and the peers) installed.
         rounds: samples of each case that one process takes.
         generations: how often the processes are started anew.
@@ -105,7 +106,7 @@ class Variant:
 
 
 class Worker:
-    """A running ``benchmarks.worker``, or ``benchmarks.db.worker``."""
+    """A running ``benchmarks.worker``, or one of ``db`` or ``brokers``."""
 
     def __init__(self, variant: Variant, process: subprocess.Popen[str]) -> None:
         self.variant = variant
@@ -213,6 +214,50 @@ def _store(
         pin_to_one_core()
 
 
+def _send(
+    plan: Plan,
+    measured: dict[Variant, Measured],
+    cores: list[int],
+    say: Callable[[str], None],
+) -> None:
+    """Measure what has a message broker."""
+    if not set(plan.workloads) & set(brokers.WORKLOADS):
+        return
+    # Only a run with these rows needs what they need.
+    from benchmarks.brokers import latency
+    from benchmarks.brokers.servers import rabbitmq
+    from benchmarks.db.server import postgresql
+
+    if cores:
+        os.sched_setaffinity(0, cores)
+    with ExitStack() as stack:
+        database, broker = stack.enter_context(postgresql()), stack.enter_context(rabbitmq())
+        if database is not None and broker is not None:
+            options = {"postgresql": database, "rabbitmq": broker, "quick": plan.quick}
+            chosen = [each for each in brokers.IN_ONE_PROCESS if each in plan.workloads]
+            for workload in chosen:
+                say(f"{workload}: {len(measured)} processes in turn")
+                with ExitStack() as workers_stack:
+                    workers = [
+                        workers_stack.enter_context(
+                            _started(variant, "benchmarks.brokers.worker", json.dumps(options))
+                        )
+                        for variant in measured
+                    ]
+                    _take_turns(workers, workload, plan.rpc_rounds, measured)
+                    if workload == brokers.OUTBOX:
+                        for worker in workers:
+                            measured[worker.variant].memory |= worker.order("weigh", workload)
+            if brokers.BRIDGE in plan.workloads:
+                for variant, result in measured.items():
+                    latency.measure(
+                        variant.start, database, broker, plan.latency_rounds, plan.quick,
+                        result.add, say,
+                    )  # fmt: skip
+    if cores:
+        pin_to_one_core()
+
+
 def _has_twin(variant: Variant) -> bool:
     """Whether the twin asked for is the one that would run: without the extension it is not."""
     with _running(variant, quick=True) as worker:
@@ -283,6 +328,7 @@ def run(plan: Plan, pure_only: bool, say: Callable[[str], None]) -> list[Measure
         for variant, result in zip(variants, measured, strict=True):
             result.memory = _weigh(plan, variant, say)
     _store(plan, dict(zip(variants, measured, strict=True)), cores, say)
+    _send(plan, dict(zip(variants, measured, strict=True)), cores, say)
     called: set[str] = set()
     for variant, result in zip(variants, measured, strict=True):
         _call(plan, variant, result, cores, variant.python in called, say)

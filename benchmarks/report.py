@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.brokers.rows import BROKER_ROWS
 from benchmarks.conductor import Measured, Plan
 from benchmarks.db.rows import DATABASE_ROWS
 from benchmarks.rows import ROWS, Judged, Row, judge
@@ -19,7 +20,9 @@ VERDICT = {True: "ok", False: "MISSED", None: ""}
 def rows_of(workloads: Iterable[str]) -> list[Row]:
     """The rows whose workload was run."""
     chosen = set(workloads)
-    return [row for row in (*ROWS, *DATABASE_ROWS, *RPC_ROWS) if row.workload in chosen]
+    return [
+        row for row in (*ROWS, *DATABASE_ROWS, *BROKER_ROWS, *RPC_ROWS) if row.workload in chosen
+    ]
 
 
 def number(value: float | None) -> str:
