@@ -229,7 +229,8 @@ class App:
         """Return how the program is.
 
         "status" is "ok" if all is well, "degraded" while logs can't be followed, so that this host
-        does not hear of what others change, and "closed" once it was closed.
+        does not hear of what others change, or while messages of the broker can't go out or come
+        in, which stops no command, and "closed" once it was closed.
         """
         peers = self.hub.peers
         health: dict[str, Any] = {
