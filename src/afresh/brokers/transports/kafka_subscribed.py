@@ -60,7 +60,7 @@ class _Progress:
         return min(self.unsettled, default=self.next)
 
 
-class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListener):  # type: ignore[misc]
+class KafkaSubscribed(BaseSubscribed["KafkaTransport"]):
     """Reads records, hands them over, and commits how far they are settled."""
 
     def __init__(
@@ -125,7 +125,7 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
         await consumer.start()
         # Only now, so that nobody waits until the group has let it in.
         topics = [subscription.destination, retry_name(subscription)]
-        consumer.subscribe(topics, listener=self)
+        consumer.subscribe(topics, listener=_Listener(self))
 
     async def _detach(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -242,7 +242,7 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
             for progress, position in positions.values():
                 progress.committed = position
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+    async def _give_up(self, revoked: set[TopicPartition]) -> None:
         """Let handlers end before others get the partitions."""
         ours = [self._progress[each] for each in revoked if each in self._progress]
         deadline = time.monotonic() + _REVOKE_SECONDS
@@ -253,7 +253,7 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
         for each in revoked:
             self._progress.pop(each, None)
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+    def _begin_anew(self, assigned: set[TopicPartition]) -> None:
         """Start where the group is."""
         for each in assigned:
             self._progress.pop(each, None)
@@ -279,3 +279,16 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"], ConsumerRebalanceListene
             position = None if progress is None else progress.position
             waiting += last - (await consumer.position(each) if position is None else position)
         return waiting
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What aiokafka tells of the partitions of a subscription."""
+
+    def __init__(self, subscribed: KafkaSubscribed) -> None:
+        self._subscribed = subscribed
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._subscribed._give_up(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._subscribed._begin_anew(assigned)
