@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,6 +139,13 @@ def rabbitmq(folder: Path) -> tuple[Program, str]:
     return program, f"amqp://guest:guest@127.0.0.1:{port}/"
 
 
+def command_line(pid: str) -> str:
+    """What a process was started with; empty where there is none, or only what is left of it."""
+    asked = ["ps", "-o", "stat=,command=", "-p", pid]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return "" if shown.startswith("Z") else shown
+
+
 def end_leftover(pid_file: Path) -> None:
     """End a process that an earlier run has left behind, as one that was killed does.
 
@@ -148,9 +156,10 @@ def end_leftover(pid_file: Path) -> None:
         pid, mark = pid_file.read_text().split("\n", 1)
     except (OSError, ValueError):
         return
-    asked = ["ps", "-o", "command=", "-p", pid]
-    if mark in subprocess.run(asked, capture_output=True, text=True, check=False).stdout:
+    if mark in command_line(pid):
         os.killpg(int(pid), signal.SIGKILL)
+        while command_line(pid):
+            time.sleep(0.02)
     pid_file.unlink()
 
 
