@@ -4,6 +4,7 @@ That snippets run is left to `test_snippets`; links between pages are mkdocs' ow
 """
 
 import importlib
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -120,6 +121,22 @@ def test_the_table_of_brokers_says_what_their_transports_say() -> None:
         assert (waits == "yes") == said.delays_retries, name
         assert (dead == "yes") == said.has_dead_letters, name
         assert size == f"{said.max_bytes:,.0f}", name
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "kafka", "nats", "redis", "servicebus"])
+def test_the_page_of_a_broker_has_each_option_of_its_transport(name: str) -> None:
+    text = (ROOT / "docs" / "brokers" / f"{name}.md").read_text(encoding="utf-8")
+    rows = r"^\| `(\w+)\(…\)` \| Default \| \|\n(.+?)\n\n"
+    ((title, table),) = re.findall(rows, text, re.MULTILINE | re.DOTALL)
+    transport = getattr(importlib.import_module(f"afresh.brokers.transports.{name}"), title)
+    options = inspect.signature(transport).parameters.values()
+    listed = dict(re.findall(r"^\| `(\w+)=?` \| ([^|]*?) ?\|", table, re.MULTILINE))
+    assert list(listed) == [option.name for option in options]
+    for option in options:
+        if isinstance(option.default, (int, float)):
+            default = option.default
+            told = str(default) if isinstance(default, bool) else f"{default:,.0f}"
+            assert listed[option.name] == told, option.name
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
