@@ -493,21 +493,35 @@ def test_what_has_no_schema_is_refused(
 # -- in a process
 
 
-def test_it_is_watched_until_it_is_interrupted(folder: Path) -> None:
+@pytest.fixture
+def watching(folder: Path) -> Iterator[subprocess.Popen[str]]:
     code = "import sys; from afresh.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "brokers", "status", "a_shop:notes"]
     source = Path(__file__).parent.parent / "src"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--json", "--watch", "0.01"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    looks = [json.loads(process.stdout.readline()) for _ in range(3)]
+    ) as process:
+        yield process
+
+
+def test_it_is_watched_until_it_is_interrupted(watching: subprocess.Popen[str]) -> None:
+    assert watching.stdout is not None
+    looks = [json.loads(watching.stdout.readline()) for _ in range(3)]
     assert all(each["connected"] for each in looks)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (130, "")
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=20)
+    assert (watching.returncode, errors) == (130, "")
+
+
+def test_it_is_watched_until_nobody_reads_any_more(watching: subprocess.Popen[str]) -> None:
+    assert watching.stdout is not None
+    assert watching.stderr is not None
+    watching.stdout.readline()
+    watching.stdout.close()
+    assert watching.wait(timeout=20) == 130
+    assert watching.stderr.read() == ""

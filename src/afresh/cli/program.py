@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands after the name of the program; that of this process unless given.
 
     Returns:
-        0 if all is well, 1 if what was looked at is not, 2 if the command can't be carried out.
+        0 if all is well, 1 if what was looked at is not, 2 if the command can't be carried out,
+        130 if it was interrupted.
     """
     parser = argparse.ArgumentParser(prog="afresh")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -34,5 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"afresh: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # who reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _INTERRUPTED
     return status
