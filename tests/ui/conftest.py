@@ -17,7 +17,7 @@ from nicegui import app, core
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.storage import Storage
 from nicegui.testing import User, user_simulation
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from afresh import ComputeService, compute_method
 from afresh.ui.nicegui import page_defaults
@@ -150,6 +150,7 @@ async def windows(chromium: str, artifacts: Path) -> AsyncIterator[Windows]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         windows = Windows(browser, artifacts)
+        expect.set_options(timeout=20_000)  # busy machines need their time
         yield windows
         await browser.close()
     assert windows.complaints == []

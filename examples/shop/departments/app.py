@@ -108,7 +108,7 @@ async def reporting(department: Department, backstage_url: str) -> AsyncIterator
         client = await stack.enter_async_context(connect(backstage_url))
         mischief = client.service(Mischief)
         told = await stack.enter_async_context(
-            ComputedState(lambda: mischief.is_failing(name), initial=False)
+            ComputedState(lambda: mischief.is_failing(name), initial=False, delay=0)
         )
         department.failing.is_failing = lambda: told.last_value or False
         reporter = Reporter(
