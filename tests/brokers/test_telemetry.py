@@ -393,3 +393,15 @@ def test_a_provider_that_comes_late_is_found(
 def test_nothing_is_recorded_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert telemetry._find() is None
+
+
+def test_nothing_is_recorded_where_opentelemetry_is_too_old(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import metrics, trace
+
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: records.tracers)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: records.meters)
+    assert telemetry._find() is not None
+    monkeypatch.delattr(metrics.Meter, "create_gauge")
+    assert telemetry._find() is None

@@ -50,6 +50,8 @@ def _find() -> Recorder | None:
         for each in providers
     ):
         return None  # the API's own, which record nothing
+    if not hasattr(metrics.Meter, "create_gauge"):
+        return None  # the API is older than 1.23
     return Recorder(*providers)
 
 

@@ -131,9 +131,11 @@ class _Group(_Place):
 
     async def change(self, change: str, ids: Sequence[str] | None, progress: Progress) -> int:
         run = self._broker.requeue if change == "requeue" else self._broker.drop
-        if ids is None:
-            return await run(self._subscription)
-        return await run(self._subscription, ids)
+        ticking = asyncio.create_task(progress.tick())
+        try:
+            return await run(self._subscription, ids)
+        finally:
+            ticking.cancel()
 
 
 async def list_dead(broker: Broker, options: argparse.Namespace) -> int:
@@ -190,7 +192,6 @@ async def change_dead(broker: Broker, options: argparse.Namespace) -> int:
     done = {"requeue": "requeued", "drop": "dropped"}[options.change]
     for place in places:
         progress = Progress(f"{place.name}: {done}")
-        progress.show(0)
         try:
             count = await place.change(options.change, ids, progress)
         except (CommandError, asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -78,16 +79,26 @@ class Progress:
     def __init__(self, title: str) -> None:
         self._title = title
         self._is_shown = sys.stderr.isatty()
+        self._began_at = time.monotonic()
         self._shown_at = -1.0
 
     def show(self, count: int) -> None:
         """So many are done."""
         now = time.monotonic()
-        if self._is_shown and now - self._shown_at >= _SHOW_EVERY:
+        if now - self._shown_at >= _SHOW_EVERY:
             self._shown_at = now
-            print(f"{_ERASE}{self._title}: {count:,}", end="", file=sys.stderr, flush=True)
+            self._print(f"{_ERASE}{self._title}: {count:,}")
+
+    async def tick(self) -> None:
+        """Show how long it has taken, again and again, where nobody tells how many are done."""
+        while True:
+            self._print(f"{_ERASE}{self._title}: {time.monotonic() - self._began_at:.0f} s")
+            await asyncio.sleep(1)
 
     def end(self) -> None:
         """Leave nothing of it."""
-        if self._shown_at >= 0:
-            print(_ERASE, end="", file=sys.stderr, flush=True)
+        self._print(_ERASE)
+
+    def _print(self, text: str) -> None:
+        if self._is_shown:
+            print(text, end="", file=sys.stderr, flush=True)
