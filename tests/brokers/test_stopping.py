@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from tests.hosts.hosts import PATIENCE
 from tests.hosts.post import Post
 
-LETTERS = ["ann", "bob", "cid"] * 4
+LETTERS = ["ann", "bob", "cid"] * 10
+"""More than are fetched ahead: so others are given some while the first ones are handled."""
 
 
 async def has_received(post: Post, count: int) -> None:
@@ -23,14 +25,14 @@ async def test_a_consumer_that_is_stopped_ends_what_it_handles_and_leaves_the_re
     reader = await post.start("reader", seconds=0.3, consumer={"drain": 10.0})
     await sender.ask("send", {"writers": LETTERS})
     await has_received(post, 1)
-    assert await reader.terminate() < 5.0
-    before = len(await post.received())
-    assert before < len(LETTERS), "It was stopped while there was more."
     heir = await post.start("reader")
+    assert await reader.terminate() < 5.0
     await post.all_received()
     await post.check(len(LETTERS))
+    processes = Counter(row.process_id for row in await post.received())
+    assert len(processes) == 2, "It was stopped while there was more."
     (counts,) = (await heir.ask("health"))["broker"]["subscriptions"]
-    assert counts["handled"] == len(LETTERS) - before
+    assert counts["handled"] in processes.values()
     assert counts["duplicate"] == 0, "What it had done, the broker knew."
 
 
@@ -42,9 +44,8 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_its_message_comes_
     await reader.fault("before handling", "wait", seconds=0)
     await sender.ask("send", {"writers": LETTERS})
     await reader.reached("before handling")
-    assert 0.4 < await reader.terminate() < 5.0
-    assert await post.received() == []
     await post.start("reader")
+    assert 0.4 < await reader.terminate() < 5.0
     await post.all_received()
     await post.check(len(LETTERS))
 
@@ -55,12 +56,12 @@ async def test_a_relay_that_is_stopped_marks_what_is_confirmed_and_another_goes_
     await post.start("reader")
     relay = {"lease": 60.0, "window": 2}
     sender = await post.start("sender", relay=relay)
-    await sender.ask("send", {"writers": LETTERS * 20})
+    await sender.ask("send", {"writers": LETTERS * 8})
     while not await post.published():
         await asyncio.sleep(0.005)
     assert await sender.terminate() < 10.0
     await post.start("sender", relay=relay)
     await post.all_received()
-    await post.check(20 * len(LETTERS))
+    await post.check(8 * len(LETTERS))
     published = await post.published()
     assert len(published) == len(set(published)), "It marked all that it had published."

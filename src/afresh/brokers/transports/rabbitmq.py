@@ -306,7 +306,6 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
         super().__init__(transport, subscription, handler)
         self._subscriber: Any = None
         self._channel: Any = None
-        self._held: set[AbstractIncomingMessage] = set()
 
     async def start(self) -> None:
         subscription = self._subscription
@@ -316,19 +315,19 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
         )
         if subscription.mode == "group":
             await self._declare()
-        queue: RabbitQueue
+        queue: _Queue
         if subscription.mode == "group":
             arguments: Any = {"x-delivery-limit": _MOST_DELIVERIES}
             if subscription.ordered:
                 arguments["x-single-active-consumer"] = True
-            queue = RabbitQueue(
+            queue = _Queue(
                 _queue_name(subscription),
                 queue_type=QueueType.QUORUM,
                 arguments=arguments,
                 routing_key="#",
             )
         else:
-            queue = RabbitQueue(
+            queue = _Queue(
                 f"{_queue_name(subscription)}.{secrets.token_hex(8)}",
                 exclusive=True,
                 auto_delete=True,
@@ -366,7 +365,6 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
 
     async def _take(self, message: RabbitMessage) -> None:
         raw: Any = message.raw_message
-        self._held.add(raw)
         await self._hand_over(raw, _incoming(raw, self._subscription))
 
     async def _hand_over(self, raw: AbstractIncomingMessage, message: IncomingMessage) -> None:
@@ -378,7 +376,6 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
                 again = replace(message, deliveries=message.deliveries + 1)
                 self._wait(disposition.delay, lambda: self._hand_over(raw, again))
                 return
-            self._held.discard(raw)
             match disposition:
                 case Ack():
                     await raw.ack()
@@ -413,26 +410,28 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
         return await self._transport._count(self._subscriber._queue_obj.name)
 
     async def _close(self, drain: float) -> None:
-        subscriber = self._subscriber
-        if subscriber is not None:
-            await _stop_fetching(subscriber)
+        # It consumes until its channel is closed, which gives back what it has not settled, in
+        # order. Were it to say before that it ends, another host would be given later messages.
         await self._lanes.aclose(drain)
         await end(*self._later)
-        for raw in sorted(self._held, key=lambda each: each.delivery_tag or 0):
-            with contextlib.suppress(Exception):  # the connection is gone, and it goes back too
-                await raw.nack(requeue=True)
-        self._held.clear()
+        subscriber = self._subscriber
         if subscriber is not None:
+            queue: Any = subscriber._queue_obj
+            if queue is not None and not queue.channel.is_closed:
+                await queue.channel.close()
             await subscriber.stop()
         if self._channel is not None and not self._channel.is_closed:
             await self._channel.close()
 
 
-async def _stop_fetching(subscriber: Any) -> None:
-    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
-    if queue is not None and tag is not None and not queue.channel.is_closed:
-        await queue.cancel(tag)
-        subscriber._consumer_tag = None
+class _Queue(RabbitQueue):
+    """A queue that is consumed by a channel of its own, which FastStream shares between equals."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 async def _as_it_is(message: RabbitMessage) -> RabbitMessage:
