@@ -16,7 +16,10 @@ from .departments.contracts import DEPARTMENTS
 def main() -> None:
     options = arguments().parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        options.run(options)
+        try:
+            options.run(options)
+        except ImportError as error:
+            sys.exit(f"{error}\n`make demo` installs what the demo needs, into .venv.")
 
 
 def arguments() -> argparse.ArgumentParser:

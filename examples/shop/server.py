@@ -36,6 +36,8 @@ from .services import open_shop
 PLAIN = Path(__file__).with_name("plain")
 SHARED = Path(__file__).with_name("shared")
 """What all pages without Python share."""
+RELAY = RelayOptions(pauses=RetryDelays.exponential(0.5, 2, 2, 0.1))
+"""Short pauses while the broker is away, for people who watch."""
 WEBSOCKETS = "afresh.rpc.transports.uvicorn:Protocol"
 
 
@@ -48,9 +50,8 @@ async def start(app: App, *, reset: bool = False) -> None:
 
 
 def shop_broker(address: str) -> Broker:
-    """What tells other services of the shop's orders; short pauses, for people who watch."""
-    pauses = RetryDelays.exponential(0.5, 2, 2, 0.1)
-    return Broker(address, source="/shop", relay=RelayOptions(pauses=pauses))
+    """What tells other services of the shop's orders."""
+    return Broker(address, source="/shop", relay=RELAY)
 
 
 @asynccontextmanager

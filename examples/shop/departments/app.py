@@ -25,7 +25,7 @@ from afresh.primitives.delays import RetryDelays
 from ..backstage.contracts import Board, Mischief
 from ..backstage.reporter import Reporter
 from ..places import KnownPlaces
-from ..server import SHARED, WEBSOCKETS
+from ..server import RELAY, SHARED, WEBSOCKETS
 from . import analytics, inventory, notification
 
 WEB = Path(__file__).with_name("web")
@@ -92,7 +92,7 @@ def open_department(
     metadata, make = _KINDS[name]
     app = App(
         database=Database(database_url, metadata=metadata, create_tables=True),
-        broker=Broker(broker, source=f"/{name}", consumer=consumer),
+        broker=Broker(broker, source=f"/{name}", relay=RELAY, consumer=consumer),
     )
     service = app.add(make(app.database))
     app.add(KnownPlaces())

@@ -19,7 +19,6 @@ from afresh.graph.definition import TABLES
 from afresh.operations import Operations
 from afresh.operations.operation import Operation
 from afresh.primitives.clock import current_clock
-from afresh.primitives.delays import RetryDelays
 from afresh.primitives.handlers import Handlers
 from afresh.primitives.tasks import start_background
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 _log = logging.getLogger("afresh.brokers")
-
-_RETRIES = RetryDelays.exponential(0.5, 30, 2, 0.1)
 _ASK_EVERY = 5.0
 
 
@@ -78,7 +75,7 @@ class Broker:
         self.source: str = source
         self.types: EventTypes = EventTypes()
         """The events that are handled here."""
-        self._relay_options = relay
+        self._relay_options = relay or RelayOptions()
         self._consumer_options = consumer or ConsumerOptions()
         self._operations: Operations | None = None
         self._database: Database | None = None
@@ -249,7 +246,7 @@ class Broker:
         failures = 0
         while not is_connected:
             failures += 1
-            await current_clock().sleep(_RETRIES[failures])
+            await current_clock().sleep(self._relay_options.pauses[failures])
             is_connected = await self._connect()
         while self._consumers:
             for subscription, subscribed in list(self._subscribed.items()):

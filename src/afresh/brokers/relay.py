@@ -62,7 +62,7 @@ class RelayOptions:
         renew: how often it does.
         retries: the pauses after a message was refused for now.
         attempts: after so many refusals a message is dead.
-        pauses: of the whole relay while the broker is away; messages are not charged for it.
+        pauses: while the broker is away, before it is tried again; messages are not charged for it.
         confirm: how long the broker may take to confirm one.
         dead_head: what becomes of later messages of a key when one is dead, by destination: they
             "skip" it (the default), or it "halt"s them until it is requeued or dropped.
