@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,6 @@ from afresh.brokers import (
     current_event,
     event,
     on_event,
-    open_transport,
     telemetry,
 )
 from afresh.brokers.telemetry import TraceOf
@@ -185,12 +184,10 @@ def linked(span: Any) -> list[tuple[int, int]]:
     return [(link.context.trace_id, link.context.span_id) for link in span.links]
 
 
-@pytest.mark.parametrize("kind", ["memory", "rabbitmq"])
 async def test_each_step_of_a_message_is_linked_to_the_one_before(
-    records: Records, kind: str, request: pytest.FixtureRequest, destination: str
+    records: Records, connect_transport: Callable[[], Transport], destination: str
 ) -> None:
-    transport = open_transport(request.getfixturevalue(kind)) if kind != "memory" else None
-    async with running(records, transport, f"-{destination}") as (app, services):
+    async with running(records, connect_transport(), f"-{destination}") as (app, services):
         await app.call(PlaceOrder())
         await records.has(f"process packed-{destination}")
         command = records.span("cmd.PlaceOrder")
