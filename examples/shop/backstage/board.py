@@ -170,15 +170,14 @@ class LiveBoard(Board):
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Let what was reported show, and take a sample of it every second."""
-        task = asyncio.create_task(self._watch())
+        task = asyncio.create_task(self._watch(self._total()))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _watch(self) -> None:
-        before = self._total()
+    async def _watch(self, before: Counts) -> None:
         for round_number in count(1):
             await asyncio.sleep(EVERY)
             changed, self._changed = self._changed, set()
