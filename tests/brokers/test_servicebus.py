@@ -179,3 +179,30 @@ def test_addresses_are_understood(url: str, host: str, port: int) -> None:
 def test_addresses_of_something_else_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="Endpoint=sb://"):
         ServiceBusTransport(url)
+
+
+async def test_a_topic_that_detects_duplicates_takes_a_message_once_and_retries_still_work(
+    servicebus: str, destination: str
+) -> None:
+    administration = Place.read(servicebus).administration()
+    assert administration is not None
+    await asyncio.to_thread(
+        administration.create_topic, destination, requires_duplicate_detection=True
+    )
+    came: list[tuple[str, int]] = []
+
+    async def handle(message: IncomingMessage) -> Disposition:
+        came.append((message.attributes["id"], message.deliveries))
+        return Retry(0.1) if message.deliveries == 1 else Ack()
+
+    async with ServiceBusTransport(servicebus) as transport:
+        subscription = Subscription(destination, "readers", workers=1)
+        subscribed = await transport.subscribe(subscription, handle)
+        for name in ("m1", "m1", "m2"):
+            assert (await transport.publish([message(name, destination)]))[0].is_confirmed
+        async with asyncio.timeout(WITHIN):
+            while len(came) < 4:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert sorted(came) == [("m1", 1), ("m1", 2), ("m2", 1), ("m2", 2)]
+        await subscribed.aclose()

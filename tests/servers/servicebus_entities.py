@@ -3,7 +3,8 @@
 Behaves as the service's documentation says: a message that is received is locked until it is
 settled or the lock expires, then it is delivered again with a higher delivery count, and put into
 the dead-letter queue after too many; dead messages keep the reason; a topic may drop messages whose
-id it has seen; scheduled ones are enqueued at their time. Nothing here knows of the wire.
+id it has seen; scheduled ones are enqueued at their time; a session is read by one receiver at a
+time, in order. Nothing here knows of the wire.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ DEAD = "/$deadletterqueue"
 
 class NotFound(Exception):
     """There is no such topic, subscription or queue."""
+
+
+class SessionRefused(Exception):
+    """A session can't be had; `name` is what the service calls that."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 @dataclass(order=True)
@@ -44,14 +53,30 @@ class Lock:
     owner: Any
 
 
+@dataclass
+class Session:
+    """A session that one receiver has."""
+
+    owner: Any
+    until: float
+
+
 class Queue:
     """A subscription of a topic, or its dead-letter queue."""
 
     def __init__(
-        self, *, lock_seconds: float = 60.0, most_deliveries: float = 10, is_dead: bool = False
+        self,
+        *,
+        lock_seconds: float = 60.0,
+        most_deliveries: float = 10,
+        is_dead: bool = False,
+        has_sessions: bool = False,
     ) -> None:
         self.lock_seconds = lock_seconds
         self.most_deliveries = most_deliveries
+        self.has_sessions = has_sessions
+        self.sessions: dict[str, Session] = {}
+        self.states: dict[str, bytes] = {}
         self.ready: list[Stored] = []
         self.locks: dict[uuid.UUID, Lock] = {}
         self.links: list[Any] = []
@@ -67,13 +92,52 @@ class Queue:
         heapq.heappush(self.ready, stored)
 
     def receive(self, owner: Any) -> tuple[uuid.UUID, Lock] | None:
-        """Lock the oldest message that is not locked."""
-        if not self.ready:
+        """Lock the oldest message that is not locked; of the owner's session, if there are any."""
+        stored = self._next(owner)
+        if stored is None:
             return None
         token = uuid.uuid4()
-        lock = Lock(heapq.heappop(self.ready), time.time() + self.lock_seconds, owner)
+        lock = Lock(stored, time.time() + self.lock_seconds, owner)
         self.locks[token] = lock
         return token, lock
+
+    def _next(self, owner: Any) -> Stored | None:
+        if not self.has_sessions:
+            return heapq.heappop(self.ready) if self.ready else None
+        name = self.session_of(owner)
+        found = min((each for each in self.ready if each.message.group_id == name), default=None)
+        if name is None or found is None:
+            return None
+        self.ready.remove(found)
+        heapq.heapify(self.ready)
+        return found
+
+    # -- sessions
+
+    def accept(self, owner: Any, name: str | None) -> str:
+        """Lock the session of this name, or the next that has messages, for a receiver."""
+        if name is None:
+            names = (each.message.group_id for each in sorted(self.ready))
+            name = next((each for each in names if each and each not in self.sessions), None)
+            if name is None:
+                raise SessionRefused("com.microsoft:timeout", "No session has messages.")
+        elif name in self.sessions:
+            raise SessionRefused(
+                "com.microsoft:session-cannot-be-locked", f"Somebody else has session {name!r}."
+            )
+        self.sessions[name] = Session(owner, time.time() + self.lock_seconds)
+        return name
+
+    def session_of(self, owner: Any) -> str | None:
+        """The session that a receiver has."""
+        return next((name for name, each in self.sessions.items() if each.owner == owner), None)
+
+    def renew_session(self, name: str) -> float:
+        session = self.sessions.get(name)
+        if session is None:
+            raise SessionRefused("com.microsoft:session-lock-lost", f"Session {name!r} is lost.")
+        session.until = time.time() + self.lock_seconds
+        return session.until
 
     def complete(self, token: uuid.UUID) -> bool:
         return self.locks.pop(token, None) is not None
@@ -116,7 +180,14 @@ class Queue:
         return lock.until
 
     def expire(self, now: float) -> bool:
-        expired = [token for token, lock in self.locks.items() if lock.until <= now]
+        for name in [name for name, each in self.sessions.items() if each.until <= now]:
+            self.free(self.sessions[name].owner)
+        # In a session, its lock is that of its messages.
+        expired = [
+            token
+            for token, lock in self.locks.items()
+            if lock.until <= now and not self.has_sessions
+        ]
         for token in expired:
             self.release(token, has_failed=True)
         return bool(expired)
@@ -128,6 +199,13 @@ class Queue:
         """
         if owner in self.links:
             self.links.remove(owner)
+        self.free(owner)
+
+    def free(self, owner: Any) -> None:
+        """Let others have the session of a receiver, and what it has not settled."""
+        name = self.session_of(owner)
+        if name is not None:
+            del self.sessions[name]
         for token in [token for token, lock in self.locks.items() if lock.owner == owner]:
             self.release(token, has_failed=True)
 

@@ -36,13 +36,16 @@ from proton.reactor import Container
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from servicebus_entities import Namespace, NotFound, Queue, Topic
+from servicebus_entities import Namespace, NotFound, Queue, SessionRefused, Topic
 
 CREDIT = 1_000
 MAX_BYTES = 262_144
 TICK_SECONDS = 0.05
 LOST = "com.microsoft:message-lock-lost"
 MANAGEMENT = "/$management"
+SESSION_FILTER = symbol("com.microsoft:session-filter")
+SESSION_UNTIL = symbol("com.microsoft:locked-until-utc")
+EPOCH_TICKS = 621_355_968_000_000_000
 DATA_SECTION = 0x75
 ENCODED = re.compile(rb"\x00[\x53\x80][\x70-\x78\x00]")
 
@@ -133,20 +136,37 @@ class Peer(Handler):
                 if link.is_sender:
                     self.replies[link.connection, path] = link
             elif link.is_sender:
-                queue = self.attached[link] = self.namespace.queue(path)
+                queue = self.namespace.queue(path)
+                if queue.has_sessions:
+                    self.accept_session(link, queue)
+                self.attached[link] = queue
                 queue.links.append(link)
             else:
                 self.namespace.topic(path)
-        except NotFound as error:
+        except (NotFound, SessionRefused) as error:
             # A link that is refused is attached without an end, then detached with the reason.
             (link.source if link.is_sender else link.target).type = Terminus.UNSPECIFIED
             link.open()
-            link.condition = condition("amqp:not-found", str(error))
+            name = error.name if isinstance(error, SessionRefused) else "amqp:not-found"
+            link.condition = condition(name, str(error))
             link.close()
             return
         link.open()
         if link.is_receiver:
             link.flow(CREDIT)
+
+    def accept_session(self, link: Link, queue: Queue) -> None:
+        """Give a receiver the session that it asks for, and tell it which it has."""
+        asked = link.remote_source.filter
+        asked.rewind()
+        filters = asked.get_object() if asked.next() else None
+        if not isinstance(filters, dict) or SESSION_FILTER not in filters:
+            raise SessionRefused("amqp:not-allowed", "It has sessions; receive one of them.")
+        name = queue.accept(link, filters[SESSION_FILTER])
+        link.source.filter.clear()
+        link.source.filter.put_object({SESSION_FILTER: name})
+        until = EPOCH_TICKS + int(queue.sessions[name].until * 10_000_000)
+        link.properties = {SESSION_UNTIL: until}
 
     def on_link_remote_close(self, event: Any) -> None:
         self.detach(event.link)
@@ -175,7 +195,8 @@ class Peer(Handler):
         while waiting and queue.ready:
             link = waiting.pop(0)
             received = queue.receive(link)
-            assert received is not None
+            if received is None:
+                continue  # none of its session
             token, lock = received
             delivery = link.delivery(token.bytes_le)
             link.stream(self.encode(lock.stored, lock.until))
@@ -290,6 +311,13 @@ class Peer(Handler):
                     "statusDescription": str(error),
                     "errorCondition": symbol("amqp:not-found"),
                 }
+            except SessionRefused as error:
+                body = None
+                properties = {
+                    "statusCode": int32(410),
+                    "statusDescription": str(error),
+                    "errorCondition": symbol(error.name),
+                }
             except LockLost:
                 body = None
                 properties = {
@@ -310,6 +338,16 @@ class Peer(Handler):
                 if None in times:
                     raise LockLost
                 return 200, {"expirations": [timestamp(int((each or 0) * 1000)) for each in times]}
+            case "renew-session-lock":
+                until = self.namespace.queue(entity).renew_session(body["session-id"])
+                return 200, {"expiration": timestamp(int(until * 1000))}
+            case "get-session-state":
+                states = self.namespace.queue(entity).states
+                return 200, {"session-state": states.get(body["session-id"])}
+            case "set-session-state":
+                state = body["session-state"]
+                self.namespace.queue(entity).states[body["session-id"]] = bytes(state or b"")
+                return 200, None
             case "peek-message":
                 queue = self.namespace.queue(entity)
                 found = queue.peek(body["from-sequence-number"], body["message-count"])
@@ -414,6 +452,7 @@ class Administration(BaseHTTPRequestHandler):
                 subscriptions[name] = Queue(
                     lock_seconds=seconds(body, "LockDuration", 60.0),
                     most_deliveries=int(setting(body, "MaxDeliveryCount") or 10),
+                    has_sessions=setting(body, "RequiresSession") == "true",
                 )
             self.reply(201 if is_new else 409, entry(path, "SubscriptionDescription"))
         else:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage
+from azure.servicebus.exceptions import SessionCannotBeLockedError
 
-from tests.servers.servicebus_entities import Lock, Namespace, NotFound, Queue, Topic
+from afresh.brokers.transports.servicebus_place import Place
+from tests.servers.servicebus_entities import (
+    Lock,
+    Namespace,
+    NotFound,
+    Queue,
+    SessionRefused,
+    Topic,
+)
 
 
 @pytest.fixture
@@ -17,8 +31,8 @@ def namespace() -> Namespace:
     return made
 
 
-def message(name: str) -> SimpleNamespace:
-    return SimpleNamespace(id=name)
+def message(name: str, session: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(id=name, group_id=session)
 
 
 def received(queue: Queue) -> Lock:
@@ -111,3 +125,95 @@ def test_what_is_not_there_is_not_found(namespace: Namespace) -> None:
         namespace.topic("nothing")
     with pytest.raises(NotFound):
         namespace.queue("orders/subscriptions/nobody")
+
+
+def test_a_session_is_read_by_one_at_a_time_and_in_order(namespace: Namespace) -> None:
+    queue = namespace.topics["orders"].subscriptions["readers"] = Queue(has_sessions=True)
+    for name, session in [("a1", "a"), ("b1", "b"), ("a2", "a")]:
+        namespace.send(namespace.topic("orders"), message(name, session))
+    assert queue.accept("first", None) == "a"
+    assert queue.accept("second", None) == "b"
+    with pytest.raises(SessionRefused, match="No session"):
+        queue.accept("third", None)
+    with pytest.raises(SessionRefused, match="Somebody else"):
+        queue.accept("third", "a")
+    found = queue.receive("first")
+    assert found is not None
+    queue.release(found[0], has_failed=True)
+    names = [
+        each[1].stored.message.id
+        for each in (queue.receive("first"), queue.receive("first"))
+        if each
+    ]
+    assert names == ["a1", "a2"], "what was given back comes first"
+    queue.forget("first")
+    assert queue.accept("third", None) == "a"
+
+
+def test_a_session_whose_lock_expires_is_for_others(namespace: Namespace) -> None:
+    queue = namespace.topics["orders"].subscriptions["readers"] = Queue(has_sessions=True)
+    namespace.send(namespace.topic("orders"), message("a1", "a"))
+    queue.accept("first", "a")
+    assert queue.receive("first") is not None
+    namespace.tick(time.time() + queue.lock_seconds / 2)
+    until = queue.renew_session("a")
+    namespace.tick(until - 1)
+    assert queue.session_of("first") == "a"
+    namespace.tick(until + 1)
+    assert queue.session_of("first") is None
+    assert queue.accept("second", None) == "a"
+    assert queue.receive("second") is not None
+
+
+async def test_the_sdk_receives_sessions(servicebus: str) -> None:
+    place = Place.read(servicebus)
+    administration = place.administration()
+    assert administration is not None
+    topic = f"sessions-{secrets.token_hex(4)}"
+    await asyncio.to_thread(administration.create_topic, topic)
+    await asyncio.to_thread(
+        administration.create_subscription, topic, "readers", requires_session=True
+    )
+    async with place.client(None) as client:
+        async with client.get_topic_sender(topic) as sender:
+            for name, session in [("a1", "a"), ("b1", "b"), ("a2", "a")]:
+                await sender.send_messages(ServiceBusMessage(name, session_id=session))
+        receive = partial(client.get_subscription_receiver, topic, "readers")
+        async with receive(session_id=NEXT_AVAILABLE_SESSION) as first:
+            assert first.session.session_id == "a"
+            found = await first.receive_messages(5, max_wait_time=1)
+            found += await first.receive_messages(5, max_wait_time=1) if len(found) < 2 else []
+            assert [str(each) for each in found] == ["a1", "a2"]
+            for each in found:
+                await first.complete_message(each)
+            await first.session.set_state(b"half-way")
+            assert await first.session.get_state() == b"half-way"
+            assert (await first.session.renew_lock()).timestamp() > time.time() + 30
+            async with receive(session_id="b") as second:
+                assert [
+                    str(each) for each in await second.receive_messages(5, max_wait_time=1)
+                ] == ["b1"]
+            with pytest.raises(SessionCannotBeLockedError):
+                async with receive(session_id="a"):
+                    pass
+
+
+async def test_the_sdk_schedules_and_the_topic_drops_what_it_knows(servicebus: str) -> None:
+    place = Place.read(servicebus)
+    administration = place.administration()
+    assert administration is not None
+    topic = f"known-{secrets.token_hex(4)}"
+    await asyncio.to_thread(administration.create_topic, topic, requires_duplicate_detection=True)
+    await asyncio.to_thread(administration.create_subscription, topic, "readers")
+    async with place.client(None) as client:
+        async with client.get_topic_sender(topic) as sender:
+            due = datetime.now(UTC) + timedelta(seconds=2)
+            await sender.schedule_messages(ServiceBusMessage("later", message_id="m2"), due)
+            for _ in range(2):
+                await sender.send_messages(ServiceBusMessage("now", message_id="m1"))
+        async with client.get_subscription_receiver(topic, "readers") as receiver:
+            found = await receiver.receive_messages(5, max_wait_time=5)
+            assert [str(each) for each in found] == ["now"]
+            found = await receiver.receive_messages(5, max_wait_time=5)
+            assert [str(each) for each in found] == ["later"]
+            assert datetime.now(UTC) >= due - timedelta(milliseconds=5)

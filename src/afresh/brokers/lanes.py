@@ -125,7 +125,8 @@ class Lanes:
             async with asyncio.timeout(drain):
                 await asyncio.gather(*busy)
         except TimeoutError:
-            _log.warning("%d handlers were cancelled, as they took too long.", self.in_flight)
+            if self.in_flight:
+                _log.warning("%d handlers were cancelled, as they took too long.", self.in_flight)
         finally:
             for each in (*busy, *self._tasks):
                 each.cancel()
