@@ -12,12 +12,14 @@ import msgspec
 from afresh import App
 from afresh.brokers import (
     Broker,
+    BrokerTables,
     MemoryTransport,
     Outcome,
     OutgoingMessage,
     PublishResult,
     RelayOptions,
 )
+from afresh.brokers.tables import find_broker_tables
 from afresh.brokers.transports.memory import MemoryBroker
 from afresh.db import Database
 from afresh.primitives.delays import RetryDelays
@@ -74,6 +76,13 @@ async def shop_on(
     app.add(Shop(app.database), is_served=False)
     async with app:
         yield app
+
+
+def tables_of(app: App) -> BrokerTables:
+    """The tables of its outbox, leases and inbox."""
+    tables = find_broker_tables(app.database.metadata)
+    assert tables is not None
+    return tables
 
 
 async def until(condition: Callable[[], object], within: float = 20.0) -> None:

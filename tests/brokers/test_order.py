@@ -8,10 +8,9 @@ import pytest
 from sqlalchemy import update
 
 from afresh import App
-from afresh.brokers import BrokerTables, Outcome
-from afresh.brokers.tables import find_broker_tables
+from afresh.brokers import Outcome
 from afresh.primitives.delays import RetryDelays
-from tests.brokers.scripted import ScriptedTransport, shop_on, until
+from tests.brokers.scripted import ScriptedTransport, shop_on, tables_of, until
 from tests.brokers.shop import PlaceOrder
 
 COUNT = 12
@@ -24,12 +23,6 @@ async def place_all(app: App) -> list[str]:
     for note in notes:
         await app.call(PlaceOrder(note[0], note))
     return notes
-
-
-def tables_of(app: App) -> BrokerTables:
-    tables = find_broker_tables(app.database.metadata)
-    assert tables is not None
-    return tables
 
 
 def of(key: str, notes: list[str]) -> list[str]:
