@@ -95,7 +95,7 @@ class Pipeline:
         self._chains: dict[tuple[str, str], deque[WaitingMessage]] = {}
         self._unsent = 0
         self._lately: set[int] = set()  # noted, and to be seen by what is being read as before
-        self._stuck: dict[tuple[str, str], bool] = {}
+        self._stuck: dict[tuple[str, str], WaitingMessage | None] = {}  # by what; None: noted
         self._has_let_go = False
         self._unblocking = 0
         self._settled: list[Settled] = []
@@ -121,7 +121,7 @@ class Pipeline:
         if not is_sweep:
             return
         self._has_let_go = False
-        for chain in [chain for chain, is_noted in self._stuck.items() if is_noted]:
+        for chain in [chain for chain, waiting in self._stuck.items() if waiting is None]:
             del self._stuck[chain]
 
     def add(self, messages: Sequence[WaitingMessage], *, is_sweep: bool) -> int:
@@ -211,7 +211,7 @@ class Pipeline:
         chain = waiting.chain
         if chain is not None:
             if not result.is_confirmed and self._publisher.holds_up(settled):
-                self._stuck[chain] = False
+                self._stuck[chain] = waiting
                 self._drop_behind(chain)
             else:
                 self._advance(chain)
@@ -266,8 +266,8 @@ class Pipeline:
                     chain = each.waiting.chain
                     del self.held[each.waiting.id]
                     self._lately.add(each.waiting.id)
-                    if chain is not None and chain in self._stuck:
-                        self._stuck[chain] = True
+                    if chain is not None and self._stuck.get(chain) is each.waiting:
+                        self._stuck[chain] = None
                 settled = []
         except Exception as error:
             self.error = error
