@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from afresh import command_handler, compute_method
+from afresh import App, command_handler, compute_method
 from examples.shop.backstage.contracts import (
     BROKER,
     Backstage,
@@ -31,7 +31,7 @@ from examples.shop.backstage.contracts import (
     Stop,
 )
 from examples.shop.departments.contracts import DEPARTMENTS
-from examples.shop.places import KnownPlaces, Place
+from examples.shop.places import KnownPlaces
 
 STARTED_AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -173,8 +173,7 @@ class RehearsedMischief(Mischief):
 
     @command_handler
     async def let_fail(self, command: LetFail) -> None:
-        (self.failing.add if command.is_failing else self.failing.discard)(command.department)
-        self.is_failing.invalidate(command.department)
+        self.set(command.department, is_failing=command.is_failing)
 
     @command_handler
     async def requeue(self, command: Requeue) -> int:
@@ -183,6 +182,10 @@ class RehearsedMischief(Mischief):
     @command_handler
     async def drop(self, command: Drop) -> int:
         return self._take(command.department, command.ids)
+
+    def set(self, department: str, *, is_failing: bool) -> None:
+        (self.failing.add if is_failing else self.failing.discard)(department)
+        self.is_failing.invalidate(department)
 
     def die(self, department: str, letter: DeadLetterView) -> None:
         self.letters[department].append(letter)
@@ -199,10 +202,9 @@ class RehearsedMischief(Mischief):
 class Rehearsal:
     """A backstage to set by hand."""
 
-    def __init__(self, places: dict[str, Place] | None = None) -> None:
-        self.board = RehearsedBoard()
-        self.processes = RehearsedProcesses()
-        self.mischief = RehearsedMischief()
-        self.backstage = Backstage(
-            self.board, self.processes, self.mischief, KnownPlaces(places or {})
-        )
+    def __init__(self) -> None:
+        app = App()
+        self.board = app.add(RehearsedBoard())
+        self.processes = app.add(RehearsedProcesses())
+        self.mischief = app.add(RehearsedMischief())
+        self.backstage = Backstage(self.board, self.processes, self.mischief, KnownPlaces({}))

@@ -75,8 +75,9 @@ class DeadLetters:
                 words(letter.type or "no type", "clip code")
                 words(letter.body, "soft small clip").props["title"] = letter.body
             with box("why", "td"):
-                words(letter.reason, "small strong")
-                words(letter.error, "soft small clip").props["title"] = letter.error
+                words(letter.reason, "small reason").props["title"] = letter.reason
+                if letter.error and letter.error not in letter.reason:
+                    words(letter.error, "soft small clip").props["title"] = letter.error
             died_at = letter.died_at
             since = f"{died_at.astimezone():%H:%M:%S}" if died_at else "unknown"
             words(since, "soft small numbers", "td")
