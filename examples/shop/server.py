@@ -36,8 +36,8 @@ from .services import open_shop
 PLAIN = Path(__file__).with_name("plain")
 SHARED = Path(__file__).with_name("shared")
 """What all pages without Python share."""
-RELAY = RelayOptions(pauses=RetryDelays.exponential(0.5, 2, 2, 0.1))
-"""Short pauses while the broker is away, for people who watch."""
+RELAY = RelayOptions(pauses=RetryDelays.exponential(0.5, 2, 2, 0.1), lease=4, renew=1)
+"""For people who watch: short pauses while the broker is away, or when a worker was killed."""
 WEBSOCKETS = "afresh.rpc.transports.uvicorn:Protocol"
 
 

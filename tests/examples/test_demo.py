@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from afresh import connect
 from examples.shop.backstage.contracts import (
@@ -27,6 +28,7 @@ from examples.shop.backstage.contracts import (
     backstage_of,
 )
 from examples.shop.backstage.servers import nats
+from examples.shop.cluster import database_of
 from examples.shop.contracts import PlaceOrder, PutIntoBasket, Shop, shop_of
 from examples.shop.demo import chosen
 from examples.shop.departments.contracts import (
@@ -35,7 +37,7 @@ from examples.shop.departments.contracts import (
     Inventory,
     Notifications,
 )
-from tests.servers.processes import free_port, temporary_folder
+from tests.servers.processes import free_port
 
 from .cluster import Cluster, Demo, environment
 from .market import until
@@ -238,10 +240,11 @@ def test_a_broker_that_is_not_installed_is_said_in_words(
     assert chosen(tmp_path, "nats://elsewhere", nats) == ("nats://elsewhere", None)
 
 
-async def test_a_cluster_tells_the_departments_once_and_loses_nothing() -> None:
-    folder = temporary_folder("cluster")  # PostgreSQL does not work for root: others get into it
-    cluster = Cluster(folder, page=True, departments=True)
-    cluster.start()
+async def test_a_cluster_tells_the_departments_once_and_loses_nothing(
+    tmp_path: Path, postgres_database: str
+) -> None:
+    cluster = Cluster(tmp_path, postgres_database, page=True, departments=True)
+    cluster.start("--reset")
     try:
         async with visiting(cluster) as visit:
             assert await visit.backstage.processes.title("broker") in {"RabbitMQ", "NATS"}
@@ -267,4 +270,9 @@ async def test_a_cluster_tells_the_departments_once_and_loses_nothing() -> None:
         assert cluster.stop() == 0
     assert not any(is_there(pid) for pid in pids if pid is not None)
     assert "Traceback" not in cluster.log
-    shutil.rmtree(folder)
+    engine = create_async_engine(postgres_database, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        for name in DEPARTMENTS:
+            database = make_url(database_of(postgres_database, name)).database
+            await connection.execute(text(f"DROP DATABASE {database}"))
+    await engine.dispose()
