@@ -9,7 +9,7 @@ from afresh.db.logs import OperationLogOptions
 from afresh.db.shards import open_shard
 from afresh.primitives.clock import use_clock
 from afresh.testing import FakeClock
-from tests.db.logs.world import Host, Log
+from tests.db.logs.world import Host, Log, idle
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ async def start_host() -> AsyncIterator[Callable[..., object]]:
         host = Host(log, name, options)
         hosts.append(host)
         await host.reader.start()
+        await idle(host.reader)  # or its first round would take in some of what a test adds
         return host
 
     yield start
