@@ -18,6 +18,7 @@ from .tables import (
     OutboxMixin,
     OutboxState,
     add_broker_tables,
+    find_broker_tables,
 )
 from .transport import (
     Ack,
@@ -76,6 +77,7 @@ __all__ = [
     "current_event",
     "event",
     "event_type_of",
+    "find_broker_tables",
     "json_schemas",
     "on_event",
     "open_transport",

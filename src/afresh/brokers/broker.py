@@ -26,7 +26,7 @@ from .consumer import Consumer, ConsumerOptions
 from .dead import OutboxDesk
 from .events import EventTypes
 from .handlers import ServiceHandler, handlers_of
-from .inbox import InboxTrimmer, OutboxTrimmer
+from .inbox import Inbox, InboxTrimmer, OutboxTrimmer
 from .outbox import DatabaseOutbox
 from .relay import Relay, RelayOptions
 from .tables import BrokerTables, add_broker_tables, check_broker_tables, find_broker_tables
@@ -188,7 +188,7 @@ class Broker:
                 by_type.setdefault(handler.kind.name, []).append(handler)
             inbox = None
             if database is not None and self._tables is not None and subscription.mode == "group":
-                inbox = database.shard(_first(database)), self._tables.inbox
+                inbox = Inbox(database.shard(_first(database)), self._tables.inbox)
             self._consumers[subscription] = Consumer(
                 operations.commander,
                 self.types,

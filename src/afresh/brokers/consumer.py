@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from afresh.commands import Commander
 from afresh.errors import EnvelopeError
@@ -21,15 +21,10 @@ from afresh.primitives.transience import Transience, retry_delay_of, transience_
 from .envelope import Envelope, read_envelope
 from .events import EventTypes
 from .handlers import EventMeta, ServiceHandler
-from .inbox import DuplicateDelivery, InboxGuard, was_handled
+from .inbox import DuplicateDelivery, Inbox, InboxGuard
 from .telemetry import TraceOf, look
 from .transport import Ack, DeadLetter, Disposition, IncomingMessage, Retry
 from .watching import HandledMessage
-
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-
-    from afresh.db.shards import Shard
 
 __all__ = ["Consumer", "ConsumerOptions"]
 
@@ -85,8 +80,7 @@ class Consumer:
         handlers: by the names of the types of events.
         group: as whom the messages are received.
         options: how they are handled.
-        inbox: where it is noted what was handled: the shard and the table; None for broadcasts, and
-            without a database.
+        inbox: where it is noted what was handled; None for broadcasts, and without a database.
         watchers: are told of each message.
     """
 
@@ -97,7 +91,7 @@ class Consumer:
         handlers: Mapping[str, Sequence[ServiceHandler]],
         group: str,
         options: ConsumerOptions,
-        inbox: tuple[Shard, Table] | None,
+        inbox: Inbox | None,
         watchers: Handlers[HandledMessage] | None = None,
     ) -> None:
         self.group: str = group
@@ -175,18 +169,24 @@ class Consumer:
             deliveries=message.deliveries,
             attributes=envelope.extensions,
         )
-        items: dict[str, Any] = {}
-        if self._inbox is not None:
-            shard, table = self._inbox
-            if message.deliveries > 1 and await was_handled(
-                shard, table, group, envelope.source, envelope.id
-            ):
-                return False
-            items[COMMIT_GUARD] = InboxGuard(shard, table, group, envelope.source, envelope.id)
+        command = handler.deliver(event, meta)
+        inbox = self._inbox
+        if inbox is None:
+            await self._commander.call(command, outermost=True)
+            return True
+        noted = {"group": group, "source": envelope.source, "message_id": envelope.id}
+        if message.deliveries > 1 and await inbox.has(noted):
+            return False
+        guard = InboxGuard(inbox, noted)
         try:
-            await self._commander.call(handler.deliver(event, meta), outermost=True, items=items)
+            await self._commander.call(command, outermost=True, items={COMMIT_GUARD: guard})
         except DuplicateDelivery:
             return False
+        except Exception:
+            # What it wanted to do may be what it has done before.
+            if await inbox.has(noted):
+                return False
+            raise
         return True
 
     def _failed(
