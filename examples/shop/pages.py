@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from nicegui import Client as Visitor
 from nicegui import app as site
 from nicegui import ui
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from afresh import App, Client, connect
 from afresh.ui.nicegui import connection_status, page_defaults
@@ -49,21 +51,26 @@ def serve_everything(
     places = app.add(KnownPlaces())
     backstage = RunningBackstage(stage) if stage is not None else None
     everything = AsyncExitStack()
+    is_open = asyncio.Event()
 
     async def open_everything() -> None:
-        if backstage is not None:
-            everything.push_async_callback(backstage.aclose)
-            await backstage.start()
-            watched = reporting(app, shop, "shop", backstage.board)
-            await everything.enter_async_context(watched)
-        everything.push_async_callback(app.aclose)
-        await start(app, reset=reset)
+        try:
+            if backstage is not None:
+                everything.push_async_callback(backstage.aclose)
+                await backstage.start()
+                watched = reporting(app, shop, "shop", backstage.board)
+                await everything.enter_async_context(watched)
+            everything.push_async_callback(app.aclose)
+            await start(app, reset=reset)
+        finally:
+            is_open.set()
         if backstage is not None:
             await backstage.start_departments()
 
     site.on_startup(open_everything)
     site.on_shutdown(see_visitors_off)
     site.on_shutdown(everything.aclose)
+    site.add_middleware(Doorman, is_open=is_open)
     site.router.routes += app.asgi().routes
     site.mount("/plain", shop_app(app))
     if backstage is not None:
@@ -109,6 +116,24 @@ def serve_page(server_url: str, stage: Stage | None, *, host: str, port: int, sh
         port=port,
         show=show,
     )
+
+
+class Doorman:
+    """Lets nobody in before the shop is open; NiceGUI answers while handlers of its start run.
+
+    Args:
+        app: what is behind the door.
+        is_open: set when it is.
+    """
+
+    def __init__(self, app: ASGIApp, is_open: asyncio.Event) -> None:
+        self._app = app
+        self._is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._is_open.wait()
+        await self._app(scope, receive, send)
 
 
 def add_flow(backstage: Backstage, shop: Callable[[], Shop]) -> None:

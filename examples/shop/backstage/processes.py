@@ -69,10 +69,14 @@ class _Child:
             self._turn("failed", how)
 
     async def _look(self) -> None:
-        """Find out when it serves."""
-        async with asyncio.timeout(_STARTED_WITHIN):
-            while not _answers(self.program.port):
-                await asyncio.sleep(0.05)
+        """Find out when it serves; one that does not for long is ended."""
+        try:
+            async with asyncio.timeout(_STARTED_WITHIN):
+                while not _answers(self.program.port):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.kill()
+            return
         if self.state == "starting":
             self._turn("running", "is running")
 
@@ -194,12 +198,14 @@ class ChildProcesses(Processes):
 
     # -- life
 
-    async def start_broker(self) -> None:
-        """Start the broker, if it is one of ours, and wait until it serves."""
+    async def start_broker(self) -> bool:
+        """Start the broker, if it is one of ours; returns whether that serves."""
         broker = self._children.get(BROKER)
-        if broker is not None:
-            await broker.start()
-            await broker.ready()
+        if broker is None:
+            return False
+        await broker.start()
+        await broker.ready()
+        return broker.state == "running"
 
     async def start_others(self) -> None:
         """Start all the others, and wait for none of them."""

@@ -117,15 +117,18 @@ class RunningBackstage:
 
     async def start(self) -> None:
         """Start what departments and the shop need; the broker serves when this returns."""
-        # A broker without a past is told who listens, so that nothing is lost while they start.
-        server = self.stage.server
-        settled = Path(server.store) / "settled" if server is not None else None
-        is_new = settled is not None and not settled.exists()
         self._stack.push_async_callback(self._app.aclose)
         await self._app.start()
         await self._stack.enter_async_context(self.board.watching())
         self._stack.push_async_callback(self._processes.aclose)
-        await self._processes.start_broker()
+        server = self.stage.server
+        serves = await self._processes.start_broker()
+        if server is not None and not serves:
+            log = f"{self.stage.folder}/broker.log"
+            print(f"{server.title} does not serve, and orders wait for it; see {log}", flush=True)
+        # A broker without a past is told who listens, so that nothing is lost while they start.
+        settled = Path(server.store) / "settled" if server is not None and serves else None
+        is_new = settled is not None and not settled.exists()
         await self._stack.enter_async_context(self._mischief.connected(is_new=is_new))
         if settled is not None:
             settled.touch()
