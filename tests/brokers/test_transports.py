@@ -588,3 +588,49 @@ async def test_many_dead_messages_are_listed_and_requeued(
             await asyncio.sleep(0.05)
     assert not await any_transport.dead(subscription)
     await subscribed.aclose()
+
+
+async def test_nothing_is_known_of_a_group_that_nobody_was_of(
+    any_transport: Transport, destination: str
+) -> None:
+    subscription = Subscription(destination, "nobody")
+    async with asyncio.timeout(WITHIN):
+        assert await any_transport.lag(subscription) is None
+        subscribed = await any_transport.subscribe(Subscription(destination, "readers"), Seen())
+        assert await any_transport.lag(subscription) is None
+        await subscribed.aclose()
+
+
+async def test_a_broadcast_has_nothing_waiting_when_it_has_seen_all(
+    any_transport: Transport, destination: str
+) -> None:
+    seen = Seen()
+    subscription = Subscription(destination, "hosts", mode="broadcast")
+    subscribed = await any_transport.subscribe(subscription, seen)
+    for number in range(5):
+        await any_transport.publish([message(number, destination)])
+    await seen.wait(5)
+    async with asyncio.timeout(WITHIN):
+        while await subscribed.lag():
+            await asyncio.sleep(0.05)
+    await subscribed.aclose()
+
+
+async def test_a_broadcast_that_is_to_be_retried_comes_again_after_the_delay(
+    any_transport: Transport, destination: str
+) -> None:
+    times: list[float] = []
+
+    def answer(came: IncomingMessage) -> Disposition:
+        times.append(asyncio.get_running_loop().time())
+        return Retry(0.3) if len(times) < 3 else Ack()
+
+    seen = Seen(answer)
+    subscription = Subscription(destination, "hosts", mode="broadcast", ordered=False)
+    subscribed = await any_transport.subscribe(subscription, seen)
+    await any_transport.publish([message(1, destination)])
+    await seen.wait(3)
+    await asyncio.sleep(0.2)
+    assert [each.deliveries for each in seen.messages] == [1, 2, 3]
+    assert times[2] - times[0] >= 0.55
+    await subscribed.aclose()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -213,13 +214,25 @@ class KafkaTransport(BaseTransport):
             await self._need(retry_name(subscription), self._partitions, {})
             await self._need(dead_name(subscription), 1, {"cleanup.policy": "compact"})
 
+    async def _look_for(self, topic: str) -> list[TopicPartition]:
+        """Return the partitions of a topic; none if there is no such topic."""
+        numbers = [
+            each["partition"]
+            for found in await self._broker.config.admin_client.describe_topics([topic])
+            for each in found["partitions"]
+        ]
+        return [TopicPartition(topic, number) for number in sorted(numbers)]
+
     async def _partitions_of(self, topic: str) -> list[TopicPartition]:
-        while True:
-            for found in await self._broker.config.admin_client.describe_topics([topic]):
-                if found["partitions"]:
-                    numbers = sorted(each["partition"] for each in found["partitions"])
-                    return [TopicPartition(topic, number) for number in numbers]
+        """Return the partitions of a topic that was made; brokers take their time."""
+        deadline = time.monotonic() + _REQUEST_SECONDS
+        while not (found := await self._look_for(topic)):
+            if time.monotonic() > deadline:
+                raise ConnectionError(
+                    f"Kafka has no topic {topic!r}, and none could be made: create it."
+                )
             await asyncio.sleep(0.05)
+        return found
 
     # -- publishing
 
@@ -255,28 +268,30 @@ class KafkaTransport(BaseTransport):
         return KafkaSubscribed(self, subscription, handler)
 
     async def lag(self, subscription: Subscription) -> int | None:
-        waiting = 0
-        for topic in (subscription.destination, retry_name(subscription)):
-            async with self._positions(subscription, topic) as (consumer, partitions):
-                ends = await consumer.end_offsets(partitions)
-                firsts = await consumer.beginning_offsets(partitions)
-                for each in partitions:
-                    committed = await consumer.committed(each)
-                    waiting += max(0, ends[each] - max(firsts[each], committed or 0))
-        return waiting
+        topics = subscription.destination, retry_name(subscription)
+        partitions = [each for topic in topics for each in await self._look_for(topic)]
+        async with self._positions(subscription, partitions) as consumer:
+            committed = {each: await consumer.committed(each) for each in partitions}
+            if all(each is None for each in committed.values()):
+                return None
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+            firsts: dict[TopicPartition, int] = await consumer.beginning_offsets(partitions)
+        return sum(
+            max(0, ends[each] - max(firsts[each], position or 0))
+            for each, position in committed.items()
+        )
 
     @contextlib.asynccontextmanager
     async def _positions(
-        self, subscription: Subscription, topic: str
-    ) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
+        self, subscription: Subscription, partitions: list[TopicPartition]
+    ) -> AsyncIterator[Any]:
         """What tells and sets the positions of a group, without being one of it."""
-        partitions = await self._partitions_of(topic)
         assert self._consumer is not None
         consumer = self._consumer(group_id=group_name(subscription), enable_auto_commit=False)
         try:
             await consumer.start()
             consumer.assign(partitions)
-            yield consumer, partitions
+            yield consumer
         finally:
             await consumer.stop()
 

@@ -86,8 +86,8 @@ class KafkaSubscribed(BaseSubscribed["KafkaTransport"]):
     async def _begin(self) -> None:
         """Let a group that is new hear of what happens from now on."""
         subscription = self._subscription
-        positions = self._transport._positions(subscription, subscription.destination)
-        async with positions as (consumer, partitions):
+        partitions = await self._transport._partitions_of(subscription.destination)
+        async with self._transport._positions(subscription, partitions) as consumer:
             committed = [await consumer.committed(each) for each in partitions]
             if all(each is None for each in committed):
                 with contextlib.suppress(CommitFailedError):  # others of the group were faster

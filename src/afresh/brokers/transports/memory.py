@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from afresh.primitives.clock import current_clock
@@ -104,26 +104,37 @@ class MemoryTransport(BaseTransport):
         return _Subscribed(self, subscription, handler)
 
     async def lag(self, subscription: Subscription) -> int | None:
-        return self.broker.group_of(subscription).waiting
+        group = self.broker.find(subscription)
+        return None if group is None else group.waiting
 
     async def dead(self, subscription: Subscription, limit: int = 100) -> Sequence[DeadMessage]:
-        group = self.broker.group_of(subscription)
-        return list(itertools.islice(group.dead.values(), limit))
+        group = self.broker.find(subscription)
+        return [] if group is None else list(itertools.islice(group.dead.values(), limit))
 
     async def requeue_dead(
         self, subscription: Subscription, ids: Sequence[str] | None = None
     ) -> int:
-        group = self.broker.group_of(subscription)
-        wanted = list(group.dead) if ids is None else [each for each in ids if each in group.dead]
-        for each in wanted:
-            group.put(replace(group.dead.pop(each).message, deliveries=0))
-        return len(wanted)
+        return self._each_dead(
+            subscription,
+            ids,
+            lambda group, dead: group.put(replace(dead.message, deliveries=0)),
+        )
 
     async def drop_dead(self, subscription: Subscription, ids: Sequence[str] | None = None) -> int:
-        group = self.broker.group_of(subscription)
+        return self._each_dead(subscription, ids, lambda group, dead: None)
+
+    def _each_dead(
+        self,
+        subscription: Subscription,
+        ids: Sequence[str] | None,
+        do: Callable[[_Group, DeadMessage], None],
+    ) -> int:
+        group = self.broker.find(subscription)
+        if group is None:
+            return 0
         wanted = list(group.dead) if ids is None else [each for each in ids if each in group.dead]
         for each in wanted:
-            del group.dead[each]
+            do(group, group.dead.pop(each))
         return len(wanted)
 
     async def aclose(self) -> None:
@@ -186,16 +197,20 @@ class MemoryBroker:
             group.put(incoming)
         return CONFIRMED
 
+    def find(self, subscription: Subscription) -> _Group | None:
+        """Return the messages of a group, if somebody has subscribed for it."""
+        return self._groups.get((subscription.destination, subscription.group))
+
     def group_of(self, subscription: Subscription) -> _Group:
         """Return the messages of a group; a new one for a broadcast."""
         if subscription.mode == "broadcast":
             group = _Group(subscription)
             self._hosts[id(group)] = group
             return group
-        key = subscription.destination, subscription.group
-        found = self._groups.get(key)
+        found = self.find(subscription)
         if found is None:
-            found = self._groups[key] = _Group(subscription)
+            found = _Group(subscription)
+            self._groups[subscription.destination, subscription.group] = found
         found.types = subscription.types
         return found
 

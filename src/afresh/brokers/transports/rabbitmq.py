@@ -29,6 +29,8 @@ from faststream.rabbit import (
     RabbitQueue,
 )
 
+from afresh.primitives.clock import current_clock
+
 from ..envelope import to_headers
 from ..lanes import Settle
 from ..transport import (
@@ -72,6 +74,7 @@ _FETCH_SECONDS = 2.0
 _MOST_DELIVERIES = 1_000_000  # how often is for the handler to say; newer servers have a limit
 _WINDOW = 250
 _MOST_HELD = 65_535
+_AGAIN_SECONDS = 1.0
 _OF_BROKER = {
     "x-acquired-count",
     "x-delivery-count",
@@ -401,9 +404,16 @@ class _Subscribed(BaseSubscribed[RabbitTransport]):
         return settle
 
     async def _move(self, raw: AbstractIncomingMessage, headers: Any, to: str) -> None:
-        await self._channel.default_exchange.publish(
-            _copy(raw, headers), routing_key=_queue_name(self._subscription) + to, mandatory=True
-        )
+        name = _queue_name(self._subscription) + to
+        try:
+            await self._channel.default_exchange.publish(
+                _copy(raw, headers), routing_key=name, mandatory=True
+            )
+        except Exception:
+            # Not at once, or it would go round and round while there is no such queue.
+            await current_clock().sleep(_AGAIN_SECONDS)
+            await raw.nack(requeue=True)
+            raise
         await raw.ack()
 
     async def _own_lag(self) -> int | None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from afresh.primitives.tasks import start_background
 
 from ..lanes import Settle
-from ..transport import Ack, DeadLetter, Disposition, Handler, Retry, Subscription
+from ..transport import Ack, DeadLetter, Disposition, Handler, IncomingMessage, Retry, Subscription
 from .base import BaseSubscribed, end
 from .headers import DELIVERIES, GROUP
 from .servicebus_messages import (
@@ -122,7 +122,8 @@ class ServiceBusSubscribed(BaseSubscribed["ServiceBusTransport"]):
             return
         held = _Held(raw, receiver, time.monotonic() + seconds / 2)
         self._held[id(held)] = held
-        await self._lanes.put(incoming(raw, self._subscription), self._settling(held))
+        message = incoming(raw, self._subscription)
+        await self._lanes.put(message, self._settling(held, message))
 
     async def _renew(self) -> None:
         while True:
@@ -139,14 +140,20 @@ class ServiceBusSubscribed(BaseSubscribed["ServiceBusTransport"]):
                             )
                         held.renew_at = time.monotonic() + remaining(held.raw) / 2
 
-    def _settling(self, held: _Held) -> Settle:
+    def _settling(self, held: _Held, message: IncomingMessage) -> Settle:
         async def settle(disposition: Disposition) -> None:
+            if isinstance(disposition, Retry) and self._subscription.mode == "broadcast":
+                again = replace(message, deliveries=message.deliveries + 1)
+                self._wait(
+                    disposition.delay, lambda: self._lanes.put(again, self._settling(held, again))
+                )
+                return
             del self._held[id(held)]
             raw, receiver = held.raw, held.receiver
             if receiver is not self._receiver:
                 raise ConnectionError("the connection was lost that it was received by")
             match disposition:
-                case Retry(delay) if delay > 0 and self._subscription.mode == "group":
+                case Retry(delay) if delay > 0:
                     await self._send_later(raw, delay)
                     disposition = Ack()
                 case DeadLetter() if self._subscription.mode == "broadcast":
@@ -171,6 +178,7 @@ class ServiceBusSubscribed(BaseSubscribed["ServiceBusTransport"]):
 
     async def _close(self, drain: float) -> None:
         await self._lanes.aclose(drain)
+        await end(*self._later)
         # Reading is not cancelled: half a frame would be lost, and what is held settled no more.
         if self._tasks:
             await asyncio.wait(self._tasks[:1])
