@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from afresh.cli import main
 from afresh.db.shards import open_shard
 
 SHOP = """\
@@ -70,14 +72,16 @@ class Notes(ComputeService):
             op.session.add(NoteRow(id=event.number))
 
 
-database = Database(os.environ["DATABASE"], metadata=Base.metadata, create_tables=True)
-app = App(database=database, broker=Broker(os.environ["BROKER"], source="/tests"))
-app.add(Notes(database))
+def app() -> App:
+    database = Database(os.environ["DATABASE"], metadata=Base.metadata, create_tables=True)
+    made = App(database=database, broker=Broker(os.environ["BROKER"], source="/tests"))
+    made.add(Notes(database))
+    return made
 
 
 async def serve() -> None:
-    async with app:
-        await app.call(Ask(30))
+    async with app() as made:
+        await made.call(Ask(30))
         await asyncio.to_thread(sys.stdin.read)
 
 
@@ -88,30 +92,42 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def environment(tmp_path: Path, postgres_database: str, rabbitmq: str) -> dict[str, str]:
-    (tmp_path / "a_shop.py").write_text(SHOP)
+    return settings(tmp_path, postgres_database, rabbitmq)
+
+
+def settings(folder: Path, database: str, broker: str) -> dict[str, str]:
+    (folder / "a_shop.py").write_text(SHOP)
     return {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parent.parent / "src"),
-        "DATABASE": postgres_database,
-        "BROKER": rabbitmq,
+        "DATABASE": database,
+        "BROKER": broker,
         "CHANNEL": f"test-{secrets.token_hex(6)}",
     }
 
 
-@pytest.fixture
-def host(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs the app; it asks for thirty notes, and there is no paper."""
-    (tmp_path / "broken").touch()
+@contextmanager
+def running(environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """Run the app in a process; it asks for thirty notes, and there is no paper."""
+    (folder / "broken").touch()
     process = subprocess.Popen(
         [sys.executable, "a_shop.py"],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    yield process
-    process.communicate()
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+@pytest.fixture
+def host(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
+    with running(environment, tmp_path):
+        yield
 
 
 def afresh(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[int, str]:
@@ -130,7 +146,7 @@ def afresh(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[
 
 
 def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not (result := found()):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -138,7 +154,7 @@ def until(found: Callable[[], Any]) -> Any:
 
 
 def test_what_died_in_a_running_app_is_found_and_taken_up_again(
-    environment: dict[str, str], tmp_path: Path, host: subprocess.Popen[str]
+    environment: dict[str, str], tmp_path: Path, host: None
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         return afresh(environment, tmp_path, *arguments)
@@ -195,3 +211,41 @@ def test_a_server_that_is_not_there_is_told_of(environment: dict[str, str], tmp_
     assert "The outbox can't be read:" in shown  # nobody has created the tables yet
     assert "SELECT" not in shown
     assert "secret" not in shown
+
+
+@pytest.mark.parametrize("kind", ["nats", "valkey", "kafka", "servicebus"])
+def test_dead_messages_are_found_and_taken_up_again_at_every_broker(
+    tmp_path: Path,
+    sqlite_database: str,
+    kind: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = request.getfixturevalue(kind)
+    if kind == "kafka":
+        address += "?idempotent=no"  # which the server of the tests can't
+    environment = settings(tmp_path, sqlite_database, address)
+    for name in ("DATABASE", "BROKER", "CHANNEL"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+
+    def run(*arguments: str) -> str:
+        command, *others = arguments
+        main(["brokers", command, "a_shop:app", *others])
+        return capsys.readouterr().out
+
+    def look() -> Any:
+        return json.loads(run("status", "--json"))["subscriptions"][0]
+
+    with running(environment, tmp_path):
+        until(lambda: look()["dead"] == 30)
+        (tmp_path / "broken").unlink()
+        letter = json.loads(run("dead", "--group", "notes", "--json"))[0]
+        assert "There is no paper." in letter["error"]
+        assert run("requeue", "--group", "notes", "--ids", letter["id"]).endswith(": requeued 1\n")
+        assert run("drop", "--group", "notes", "--all", "--yes").endswith(": dropped 29\n")
+        found = until(lambda: (found := look())["dead"] == 0 and found)
+        assert found["error"] is None
+    del sys.modules["a_shop"]
