@@ -65,6 +65,7 @@ class PlaceOrder(Command[int], frozen=True):
     note: str = ""
     is_failing: bool = False
     message_id: str | None = None
+    destination: str | None = None
 
 
 class Shop(ComputeService):
@@ -81,6 +82,7 @@ class Shop(ComputeService):
                 OrderPlaced(row.id, row.user_id, command.note),
                 key=row.user_id,
                 message_id=command.message_id,
+                destination=command.destination,
             )
             if command.is_failing:
                 raise ValueError("The card was refused.")

@@ -100,22 +100,29 @@ async def test_strict_order_is_refused_where_the_database_can_not_tell() -> None
     assert not RelayOptions().strict
 
 
-async def go_on_from(server: PostgreSQL, number: int) -> None:
-    """Have a server number its next transactions from there on, as if so many had been."""
+async def freeze(url: str) -> None:
+    """Let all that is in the databases of a server be older than any transaction."""
     for database in ("postgres", "template1"):
-        url = make_url(server.url).set(database=database)
-        engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        engine = create_async_engine(
+            make_url(url).set(database=database),
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+        )
         async with engine.connect() as connection:
-            await connection.execute(text("VACUUM FREEZE"))  # what is there is older than all
+            await connection.execute(text("VACUUM FREEZE"))
         await engine.dispose()
+
+
+def go_on_from(server: PostgreSQL, number: int) -> None:
+    """Have a server number its next transactions from there on, as if so many had been."""
     server.stop()
-    folder = server.data
-    page = folder / "pg_xact" / f"{number // (4 * 8192 * 32):04X}"
+    page = server.data / "pg_xact" / f"{number // (4 * 8192 * 32):04X}"
     page.write_bytes(bytes(32 * 8192))
-    owner = (folder / "PG_VERSION").stat()
+    owner = (server.data / "PG_VERSION").stat()
     os.chown(page, owner.st_uid, owner.st_gid)
+    numbers = ["-x", str(number), "-u", str(number - 10**6)]
     subprocess.run(
-        [programs() / "pg_resetwal", "-f", "-x", str(number), "-u", str(number - 10**6), folder],
+        [programs() / "pg_resetwal", "-f", *numbers, server.data],
         check=True,
         capture_output=True,
         user=server.user,
@@ -127,7 +134,8 @@ async def go_on_from(server: PostgreSQL, number: int) -> None:
 async def test_strict_order_is_kept_where_the_numbers_of_transactions_begin_again(
     postgres_server: PostgreSQL,
 ) -> None:
-    await go_on_from(postgres_server, LAST_NUMBER - 400)
+    await freeze(postgres_server.url)
+    await asyncio.to_thread(go_on_from, postgres_server, LAST_NUMBER - 200)
     transport = ScriptedTransport()
     async with (
         fresh_database(postgres_server.url) as url,
