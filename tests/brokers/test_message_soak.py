@@ -27,7 +27,7 @@ from tests.servers.rabbitmq import RabbitMQ
 IS_LONG = bool(os.environ.get("AFRESH_SOAK"))
 LETTERS = 10_000 if IS_LONG else 400
 RESTARTS = 3 if IS_LONG else 1
-DEATHS = 25 if IS_LONG else 2
+DEATHS = 20 if IS_LONG else 2
 """Of each role, at least; in the short form no more, or hardly."""
 PROCESSES = 2
 BATCH = 50
@@ -112,7 +112,7 @@ class Soak:
                 await asyncio.sleep(0.05)
 
     async def keep_dying(self, role: str, number: int) -> None:
-        pause = 1.0 if role == "reader" else 1.5
+        pause = 4.0 if IS_LONG else 1.0
         while (IS_LONG or self.deaths[role] < DEATHS) and not await self.is_over():
             await asyncio.sleep(self.chance.uniform(0.2, 2) * pause)
             host = self.alive[role][number]

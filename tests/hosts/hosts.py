@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -142,7 +143,8 @@ class Host:
     async def kill(self) -> None:
         """End it at once."""
         if not self._listening.done():
-            os.kill(self._process_id, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self._process_id, signal.SIGKILL)
         await self.gone()
 
     async def stop(self) -> None:
