@@ -145,8 +145,42 @@ def afresh(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[
     return done.returncode, done.stdout
 
 
+class Here:
+    """Runs commands in this process, which has imported what they need."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def run(self, command: str, *arguments: str) -> str:
+        main(["brokers", command, "a_shop:app", *arguments])
+        return self._capsys.readouterr().out
+
+    def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("status", "--json"))
+        return found
+
+    def dead(self) -> int:
+        found: int = self.look()["subscriptions"][0]["dead"]
+        return found
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Here]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    yield Here(capsys)
+    sys.modules.pop("a_shop", None)
+
+
+def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE", "BROKER", "CHANNEL"):
+        monkeypatch.setenv(name, environment[name])
+
+
 def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 60
     while not (result := found()):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -154,36 +188,33 @@ def until(found: Callable[[], Any]) -> Any:
 
 
 def test_what_died_in_a_running_app_is_found_and_taken_up_again(
-    environment: dict[str, str], tmp_path: Path, host: None
+    environment: dict[str, str],
+    tmp_path: Path,
+    host: None,
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run(*arguments: str) -> tuple[int, str]:
-        return afresh(environment, tmp_path, *arguments)
-
-    def look() -> tuple[int, Any]:
-        status, shown = run("status", "a_shop:app", "--json")
-        return status, json.loads(shown)
-
-    until(lambda: look()[1]["subscriptions"][0]["dead"] == 30)
-    status, found = look()
+    use(environment, monkeypatch)
+    until(lambda: here.dead() == 30)
+    status, shown = afresh(environment, tmp_path, "status", "a_shop:app", "--json")
     assert status == 1
+    found = json.loads(shown)
     assert (found["transport"], found["connected"], found["error"]) == ("rabbitmq", True, None)
     (outbox,) = found["outbox"]
     assert (outbox["pending"], outbox["dead"], outbox["error"]) == (0, 0, None)
     assert list(outbox["owners"].values()) == [64]
     assert found["subscriptions"][0]["lag"] == 0
 
-    _, shown = run("dead", "a_shop:app", "--group", "notes", "--limit", "40", "--json")
-    letters = json.loads(shown)
+    letters = json.loads(here.run("dead", "--group", "notes", "--limit", "40", "--json"))
     assert len(letters) == 30
     assert all("There is no paper." in each["error"] for each in letters)
-    assert run("drop", "a_shop:app", "--group", "notes", "--ids", letters[0]["id"], "--yes")[0] == 0
+    here.run("drop", "--group", "notes", "--ids", letters[0]["id"], "--yes")
 
     (tmp_path / "broken").unlink()
-    status, shown = run("requeue", "a_shop:app", "--all")
+    status, shown = afresh(environment, tmp_path, "requeue", "a_shop:app", "--all")
     assert (status, shown.splitlines()[0]) == (0, "the outbox: requeued 0")
     assert "notes, of" in shown
     assert "requeued 29" in shown
-    until(lambda: look()[0] == 0)
 
     async def query(statement: str) -> Any:
         shard = open_shard("", environment["DATABASE"])
@@ -194,11 +225,12 @@ def test_what_died_in_a_running_app_is_found_and_taken_up_again(
         return rows
 
     until(lambda: len(asyncio.run(query("SELECT id FROM notes"))) == 29)
+    until(lambda: here.dead() == 0)
 
     # What the relay has given up is taken up by it when the command, beside it, says so.
     asyncio.run(query("UPDATE _outbox SET state = 2, last_error = 'gone' WHERE id = 1"))
-    assert look()[1]["outbox"][0]["dead"] == 1
-    assert run("requeue", "a_shop:app", "--outbox", "--all") == (0, "the outbox: requeued 1\n")
+    assert here.look()["outbox"][0]["dead"] == 1
+    assert here.run("requeue", "--outbox", "--all") == "the outbox: requeued 1\n"
     until(lambda: asyncio.run(query("SELECT state FROM _outbox WHERE id = 1")) == [1])
 
 
@@ -218,34 +250,22 @@ def test_dead_messages_are_found_and_taken_up_again_at_every_broker(
     tmp_path: Path,
     sqlite_database: str,
     kind: str,
+    here: Here,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     address = request.getfixturevalue(kind)
     if kind == "kafka":
         address += "?idempotent=no"  # which the server of the tests can't
     environment = settings(tmp_path, sqlite_database, address)
-    for name in ("DATABASE", "BROKER", "CHANNEL"):
-        monkeypatch.setenv(name, environment[name])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-
-    def run(*arguments: str) -> str:
-        command, *others = arguments
-        main(["brokers", command, "a_shop:app", *others])
-        return capsys.readouterr().out
-
-    def look() -> Any:
-        return json.loads(run("status", "--json"))["subscriptions"][0]
-
+    use(environment, monkeypatch)
     with running(environment, tmp_path):
-        until(lambda: look()["dead"] == 30)
+        until(lambda: here.dead() == 30)
         (tmp_path / "broken").unlink()
-        letter = json.loads(run("dead", "--group", "notes", "--json"))[0]
+        letter = json.loads(here.run("dead", "--group", "notes", "--json"))[0]
         assert "There is no paper." in letter["error"]
-        assert run("requeue", "--group", "notes", "--ids", letter["id"]).endswith(": requeued 1\n")
-        assert run("drop", "--group", "notes", "--all", "--yes").endswith(": dropped 29\n")
-        found = until(lambda: (found := look())["dead"] == 0 and found)
-        assert found["error"] is None
-    del sys.modules["a_shop"]
+        shown = here.run("requeue", "--group", "notes", "--ids", letter["id"])
+        assert shown.endswith(": requeued 1\n")
+        assert here.run("drop", "--group", "notes", "--all", "--yes").endswith(": dropped 29\n")
+        until(lambda: here.dead() == 0)
+        assert here.look()["subscriptions"][0]["error"] is None
