@@ -27,6 +27,7 @@ from afresh.operations import OPERATIONS_PRIORITY, Operation
 from .contracts import Board, Counts, Happening, Kind, Report
 
 EVERY = 0.5
+_EVERYTHING = GraphEventKind.COMPUTED | GraphEventKind.HIT | GraphEventKind.INVALIDATED
 _QUIET = 4
 _NEWS = 100
 _OUTCOMES: dict[str, Kind] = {
@@ -85,7 +86,7 @@ class Reporter:
 
         Enter it before the app is started, and leave it when that is closed, to miss nothing.
         """
-        stops = [observe(self._see, ~GraphEventKind(0), sample_hits=1)]
+        stops = [observe(self._see, _EVERYTHING, sample_hits=1)]
         if self._app is not None:
             self._app.commander.add(self)
             stops.append(self._app.operations.completion.on_completed(self._complete))
