@@ -1,29 +1,31 @@
-"""The same by hand: aio-pika and asyncpg, as their documentation shows them."""
+"""The same by hand: aio-pika, and asyncpg or SQLAlchemy, as their documentation shows them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import aio_pika
 import asyncpg
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
-from sqlalchemy import make_url
+from sqlalchemy import column, insert, make_url, table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.brokers.cases import BODY_BYTES, KEYS, WINDOW, WORKERS
+from benchmarks.brokers.services import NoteRow
 
 TYPE = "bench.order_placed.v1"
 
-TABLES = """
-CREATE TABLE inbox ("group" text, source text, message_id text, handled_at timestamptz,
-    PRIMARY KEY ("group", source, message_id));
-CREATE INDEX ON inbox (handled_at);
-CREATE TABLE notes (id serial PRIMARY KEY, number integer NOT NULL, text text NOT NULL);
+HANDLED = """
+INSERT INTO _inbox ("group", source, message_id, handled_at) VALUES ('notes', '/bench', $1, $2)
+ON CONFLICT DO NOTHING
 """
-HANDLED = "INSERT INTO inbox VALUES ('notes', $1, $2, now()) ON CONFLICT DO NOTHING"
-NOTE = "INSERT INTO notes (number, text) VALUES ($1, $2) RETURNING id"
+NOTE = "INSERT INTO bench_notes (number, text) VALUES ($1, $2)"
+INBOX = table("_inbox", *[column(name) for name in ("group", "source", "message_id", "handled_at")])
 
 
 def body(number: int) -> bytes:
@@ -98,18 +100,23 @@ class PlainPublisher:
 
 
 class PlainConsumer:
-    """Notes each message and writes a row, in a transaction; then it is acknowledged."""
+    """Notes each message and writes a row, in a transaction by asyncpg; then it is acknowledged."""
 
     def __init__(self, publisher: PlainPublisher, url: str) -> None:
         self.publisher = publisher
-        self.url = make_url(url).set(drivername="postgresql")
+        self.url = make_url(url)
         self.pool: Any = None
 
     async def start(self) -> None:
-        """Connect to the database, and make the tables."""
-        dsn = self.url.render_as_string(hide_password=False)
+        """Connect to the database."""
+        dsn = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.pool = await asyncpg.create_pool(dsn, min_size=WORKERS, max_size=WORKERS)
-        await self.pool.execute(TABLES)
+
+    async def write(self, name: str, number: int, text: str) -> None:
+        """Write what a message says, unless it was handled before."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            if (await connection.execute(HANDLED, name, datetime.now(UTC))).endswith("1"):
+                await connection.execute(NOTE, number, text)
 
     async def consume(self, tell: Callable[[], None]) -> Callable[[], Any]:
         """Begin; `tell` is called as each message comes to be handled. Returns what ends it."""
@@ -123,10 +130,8 @@ class PlainConsumer:
                 came = await waiting.get()
                 tell()
                 event = msgspec.json.decode(came.body)
-                async with self.pool.acquire() as connection, connection.transaction():
-                    name = came.message_id
-                    if (await connection.execute(HANDLED, "/bench", name)).endswith("1"):
-                        await connection.fetchval(NOTE, event["number"], event["text"])
+                assert came.message_id is not None
+                await self.write(came.message_id, event["number"], event["text"])
                 await came.ack()
 
         workers = [asyncio.create_task(work()) for _ in range(WORKERS)]
@@ -140,3 +145,19 @@ class PlainConsumer:
             await channel.close()
 
         return end
+
+
+class SQLAlchemyConsumer(PlainConsumer):
+    """The same in a session of SQLAlchemy."""
+
+    async def start(self) -> None:
+        engine = create_async_engine(self.url, pool_size=WORKERS, max_overflow=0)
+        self.sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def write(self, name: str, number: int, text: str) -> None:
+        noted = postgresql.insert(INBOX).on_conflict_do_nothing()
+        message = {"group": "notes", "source": "/bench", "message_id": name}
+        async with self.sessions.begin() as session:
+            result: Any = await session.execute(noted, message | {"handled_at": datetime.now(UTC)})
+            if result.rowcount:
+                await session.execute(insert(NoteRow).values(number=number, text=text))

@@ -27,6 +27,8 @@ BROKER_ROWS: list[Row] = [
         a_second(RELAY, "aio-pika")),
     Row(CONSUMER, f"handler with inbox and one row {DIVIDED} by hand, aio-pika and asyncpg",
         TIMES, ratio(CONSUMER, "by hand", "afresh"), 0.5, 0.5, at_least=True),
+    Row(CONSUMER, f"handler with inbox and one row {DIVIDED} by hand, aio-pika and SQLAlchemy",
+        TIMES, ratio(CONSUMER, "by hand, SQLAlchemy", "afresh")),
     Row(CONSUMER, "messages handled with inbox and one row", "a second",
         a_second(CONSUMER, "afresh")),
     Row(CONSUMER, "messages handled by hand", "a second", a_second(CONSUMER, "by hand")),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 
 import msgspec
+from sqlalchemy import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from afresh import App, Command, ComputeService, command_handler
@@ -69,7 +70,8 @@ class Notes(ComputeService):
     async def note(self, event: OrderPlaced) -> None:
         self.tell(event)
         async with self.database.operation() as operation:
-            operation.session.add(NoteRow(number=event.number, text=event.text))
+            row = insert(NoteRow).values(number=event.number, text=event.text)
+            await operation.session.execute(row)
 
 
 def app_on(postgresql: str, rabbitmq: str) -> App:

@@ -22,7 +22,7 @@ from benchmarks.brokers.cases import (
     RELAY,
     SHORT,
 )
-from benchmarks.brokers.peers import TYPE, PlainConsumer, PlainPublisher
+from benchmarks.brokers.peers import TYPE, PlainConsumer, PlainPublisher, SQLAlchemyConsumer
 from benchmarks.brokers.services import Notes, app_on
 from benchmarks.db.places import new_database
 from benchmarks.sampling import Sampler, Timed
@@ -136,10 +136,8 @@ class Times:
 
 async def consumer(servers: Servers) -> dict[str, Sampler]:
     """Messages that are in the queue already: each is noted, and writes a row."""
-    url = await new_database(servers.postgresql)
-    theirs = await _publisher(servers, f"bench-{next(_numbers)}")
-    plain = PlainConsumer(theirs, url)
-    await plain.start()
+    url = await database_with_tables(servers)
+    peers = {"by hand": PlainConsumer, "by hand, SQLAlchemy": SQLAlchemyConsumer}
 
     def subscribed(times: Times) -> App:
         app = app_on(url, servers.rabbitmq)
@@ -156,20 +154,25 @@ async def consumer(servers: Servers) -> dict[str, Sampler]:
         async with subscribed(times):
             return await times.elapsed()
 
-    async def peer(count: int) -> float:
-        times = Times(count)
-        await theirs.publish(range(count), f"c{next(_numbers)}-")
-        end = await plain.consume(times.tell)
-        try:
-            return await times.elapsed()
-        finally:
-            await end()
+    async def by_hand(kind: type[PlainConsumer]) -> Timed:
+        publisher = await _publisher(servers, f"bench-{next(_numbers)}")
+        consumer = kind(publisher, url)
+        await consumer.start()
+
+        async def run(count: int) -> float:
+            times = Times(count)
+            await publisher.publish(range(count), f"c{next(_numbers)}-")
+            end = await consumer.consume(times.tell)
+            try:
+                return await times.elapsed()
+            finally:
+                await end()
+
+        return run
 
     count = 500 if servers.quick else 2_000
-    return {
-        "afresh": Sampler(afresh, count, loops=1, is_collected=True),
-        "by hand": Sampler(peer, count, loops=1, is_collected=True),
-    }
+    timed = {"afresh": afresh} | {name: await by_hand(kind) for name, kind in peers.items()}
+    return {name: Sampler(run, count, loops=1, is_collected=True) for name, run in timed.items()}
 
 
 async def outbox(servers: Servers) -> dict[str, Sampler]:
