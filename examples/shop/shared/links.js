@@ -40,6 +40,8 @@ class SiteLinks extends HTMLElement {
     nav.setAttribute("aria-label", "Pages of the demo");
     nav.append(links);
     this.replaceChildren(nav);
+    const here = nav.querySelector("[aria-current]");
+    if (here) links.scrollLeft = here.offsetLeft - 40; // phones show some of them at a time
   }
 }
 customElements.define("site-links", SiteLinks);
