@@ -1,9 +1,9 @@
 """Every behaviour of the catalogue is a named test, or has its reason not to be one.
 
 `catalogue/*.toml` list the behaviours by section: C computeds, registry and options; K the kernel;
-N consolidation; R remote computeds; S states; commands. What a test is called may change as long as
-the list follows: the names are looked up in the syntax trees of the test modules, without running
-anything.
+N consolidation; R remote computeds; S states; commands; operations; brokers. What a test is called
+may change as long as the list follows: the names are looked up in the syntax trees of the test
+modules, without running anything.
 """
 
 import ast
@@ -23,6 +23,7 @@ FEWEST = {
     "N": 10,
     "R": 30,
     "S": 40,
+    "brokers": 32,
     "commands": 30,
     "operations.core": 51,
     "operations.data": 35,
