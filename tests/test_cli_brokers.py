@@ -364,6 +364,29 @@ def test_dead_messages_of_a_group_are_listed_requeued_and_dropped(
     assert group["lag"] == 2
 
 
+def test_what_others_write_can_not_move_the_cursor(
+    broker: MemoryBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def work() -> None:
+        async with module().notes() as app:
+            attributes = {"id": "m", "source": "/x", "type": "tests.placed.v1"}
+            message = OutgoingMessage(
+                "m", "tests", "", b"{", attributes=attributes, key="\x1b[2J\na\x9bb"
+            )
+            await app.broker.transport.publish([message])
+            subscription = next(s for s in app.broker.subscriptions if s.mode == "group")
+            async with asyncio.timeout(10):
+                while not await app.broker.dead(subscription):
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+    lines = run(capsys, "dead", "a_shop:notes").splitlines()
+    assert len(lines) == 3
+    assert "\ufffd[2J a\ufffdb" in lines[2]
+    (found,) = json.loads(run(capsys, "dead", "a_shop:notes", "--json"))
+    assert found["key"] == "\x1b[2J\na\x9bb"
+
+
 def test_how_long_a_group_takes_is_shown_on_a_terminal(
     broker: MemoryBroker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

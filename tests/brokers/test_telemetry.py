@@ -58,10 +58,10 @@ class Records:
         (found,) = (span for span in self._spans.get_finished_spans() if span.name == name)
         return found
 
-    async def has(self, name: str) -> None:
-        """Wait until a span of this name has ended."""
+    async def has(self, *names: str) -> None:
+        """Wait until spans of these names have ended."""
         async with asyncio.timeout(30):
-            while all(span.name != name for span in self._spans.get_finished_spans()):
+            while not {span.name for span in self._spans.get_finished_spans()}.issuperset(names):
                 await asyncio.sleep(0.01)
 
     def figures(self) -> dict[str, dict[tuple[Any, ...], Any]]:
@@ -189,7 +189,8 @@ async def test_each_step_of_a_message_is_linked_to_the_one_before(
 ) -> None:
     async with running(records, connect_transport(), f"-{destination}") as (app, services):
         await app.call(PlaceOrder())
-        await records.has(f"process packed-{destination}")
+        # A message may be handled before its publisher hears that it was taken.
+        await records.has(f"publish packed-{destination}", f"process packed-{destination}")
         command = records.span("cmd.PlaceOrder")
         published = records.span(f"publish placed-{destination}")
         processed = records.span(f"process placed-{destination}")
@@ -216,7 +217,7 @@ async def test_each_step_of_a_message_is_linked_to_the_one_before(
 async def test_the_whole_can_be_one_trace(records: Records) -> None:
     async with running(records, trace="parent") as (app, _):
         await app.call(PlaceOrder())
-        await records.has("process packed")
+        await records.has("publish placed", "process packed")
         command, published, processed, last = map(
             records.span, ("cmd.PlaceOrder", "publish placed", "process placed", "process packed")
         )
@@ -230,7 +231,7 @@ async def test_figures_are_told_of_what_went_out_and_what_came_in(records: Recor
     async with running(records) as (app, services):
         services.failures.append(ConnectionError("busy"))
         await app.call(PlaceOrder())
-        await records.has("process packed")
+        await records.has("publish packed", "process packed")
         message = OutgoingMessage(
             "twice",
             "placed",

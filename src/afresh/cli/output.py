@@ -57,7 +57,7 @@ def table(
         rows: a value for each head.
         right: heads of the columns with numbers.
     """
-    texts = [list(heads), *([" ".join(str(each).split()) for each in row] for row in rows)]
+    texts = [list(heads), *([_on_a_line(str(each)) for each in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     aligned = [str.rjust if head in right else str.ljust for head in heads]
     lines = (
@@ -67,6 +67,12 @@ def table(
         for row in texts
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _on_a_line(text: str) -> str:
+    """Return a text without what would move the cursor: messages come from anywhere."""
+    words = " ".join(text.split())
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in words)
 
 
 class Progress:
