@@ -478,24 +478,28 @@ def test_what_is_no_app_with_a_broker_is_refused(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        ["status", "a_shop:shop", "--watch", "0"],
-        ["status", "a_shop:shop", "--timeout", "x"],
-        ["dead", "a_shop:shop", "--limit", "0"],
-        ["requeue", "a_shop:shop"],
-        ["drop", "a_shop:shop", "--ids", "1", "--all"],
-        ["status"],
-        [],
+        (["status", "a_shop:shop", "--watch", "0"], "'0' is no number of seconds above 0"),
+        (["status", "a_shop:shop", "--timeout", "x"], "'x' is no number of seconds above 0"),
+        (["status", "a_shop:shop", "--timeout", "nan"], "'nan' is no number of seconds"),
+        (["dead", "a_shop:shop", "--limit", "0"], "'0' is no number of messages above 0"),
+        (["dead", "a_shop:shop", "--limit", "-5"], "'-5' is no number of messages above 0"),
+        (["requeue", "a_shop:shop"], "one of the arguments --ids --all is required"),
+        (["drop", "a_shop:shop", "--ids", "1", "--all"], "not allowed with argument --ids"),
+        (["status"], "required: module:name"),
+        ([], "required: command"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     with pytest.raises(SystemExit) as left:
         main(["brokers", *arguments])
     assert left.value.code == 2
-    assert "usage: afresh brokers" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "usage: afresh brokers" in shown
+    assert said in shown
 
 
 @pytest.mark.parametrize("command", ["status", "dead", "requeue", "drop", "schemas"])
