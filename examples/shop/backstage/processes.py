@@ -213,6 +213,11 @@ class ChildProcesses(Processes):
             if name != BROKER:
                 await child.start()
 
+    async def ready(self) -> None:
+        """Wait until all that were started serve, or have ended."""
+        for child in self._children.values():
+            await child.ready()
+
     async def aclose(self) -> None:
         """End all processes in order, the broker last."""
         children = list(self._children.values())

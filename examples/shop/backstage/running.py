@@ -132,11 +132,15 @@ class RunningBackstage:
         await self._stack.enter_async_context(self._mischief.connected(is_new=is_new))
         if settled is not None:
             settled.touch()
+        if server is None:  # nobody knows what a broker of others knows: who listens goes first
+            await self._processes.start_others()
+            await self._processes.ready()
         self._is_ready = True
 
     async def start_departments(self) -> None:
-        """Start the departments, and wait for none of them."""
-        await self._processes.start_others()
+        """Start the departments, unless they run already, and wait for none of them."""
+        if self.stage.server is not None:
+            await self._processes.start_others()
 
     async def aclose(self) -> None:
         """End everything in order: the departments, then the broker."""
