@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import aio_pika
 import msgspec
+import pytest
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -145,15 +146,30 @@ class Post:
         times = Counter(row.message_id for row in received)
         assert sent.keys() == times.keys(), "A letter was lost, or made up."
         assert max(times.values()) == 1, "A letter took effect twice."
-        numbers: defaultdict[str, list[int]] = defaultdict(list)
-        for row in received:
-            numbers[row.writer].append(row.number)
-        for writer, each in numbers.items():
-            assert each == list(range(1, len(each) + 1)), f"Letters of {writer} are out of order."
         published = await self.published()
+        last: dict[str, int] = defaultdict(int)
+        for row in received:
+            if row.number != last[row.writer] + 1:
+                pytest.fail(self._disorder(row.writer, row.number, received, published))
+            last[row.writer] = row.number
         assert {each.message_id for each in published} == sent.keys()
         assert len(set(published)) == len(sent), "A letter was published under two names."
         self.check_order(published)
+
+    def _disorder(
+        self, writer: str, number: int, received: Sequence[Row[Any]], published: list[Published]
+    ) -> str:
+        """Tell how a letter came out of order: who received those around it, how they came."""
+        ours = [row for row in received if row.writer == writer]
+        near = next(index for index, row in enumerate(ours) if row.number == number)
+        around = [
+            (r.id, r.number, r.deliveries, r.process_id) for r in ours[max(0, near - 8) :][:30]
+        ]
+        came = [each.number for each in published if each.writer == writer]
+        return (
+            f"Letter {number} of {writer} was received out of order. In that order (row, number, "
+            f"deliveries, process): {around}. The broker had them as {came}."
+        )
 
     def check_order(self, published: Sequence[Published]) -> None:
         """See that letters of a writer came to the broker in order, whatever came again."""
@@ -167,8 +183,9 @@ class Post:
 async def post_between(postgres: str, broker: str, folder: Path) -> AsyncIterator[Post]:
     """A `Post` with two fresh databases, which ends with the block, as all its processes do."""
     async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(fresh_database(postgres)) for _ in range(2)]
-        post = Post(*urls, broker, folder)
+        sender_url = await stack.enter_async_context(fresh_database(postgres))
+        reader_url = await stack.enter_async_context(fresh_database(postgres))
+        post = Post(sender_url, reader_url, broker, folder)
         stack.push_async_callback(post.aclose)
         await post.open()
         yield post
