@@ -1,9 +1,9 @@
 """RabbitMQ, by FastStream: a topic exchange for each destination, a quorum queue for each group.
 
 What is to be handled again later waits in a queue whose messages expire back into that of the
-group; dead messages go into a queue of their own. All of them are quorum queues, and are declared
-when somebody subscribes. A group has one active consumer at a time if it is ordered, as RabbitMQ
-itself keeps no order between consumers.
+group; dead messages go into a queue of their own. These are declared when somebody subscribes; all
+but the last are quorum queues. A group has one active consumer at a time if it is ordered, as
+RabbitMQ itself keeps no order between consumers.
 """
 
 from __future__ import annotations
@@ -457,11 +457,8 @@ def _queue_name(subscription: Subscription) -> str:
 
 
 async def _declare_dead(channel: Any, subscription: Subscription) -> Any:
-    return await channel.declare_queue(
-        f"{_queue_name(subscription)}.dead",
-        durable=True,
-        arguments={"x-queue-type": "quorum", "x-delivery-limit": _MOST_DELIVERIES},
-    )
+    # Not a quorum queue: that gives back late what was only looked at, so it would not be found.
+    return await channel.declare_queue(f"{_queue_name(subscription)}.dead", durable=True)
 
 
 async def _fetched(
