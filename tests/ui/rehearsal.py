@@ -40,8 +40,8 @@ class RehearsedBoard(Board):
     """Shows what `count` and `happen` were told."""
 
     def __init__(self) -> None:
-        self.by_process = {each: Counts() for each in ("shop", *DEPARTMENTS)}
-        self.orders_by_process = dict.fromkeys(self.by_process, 0)
+        self.by_process = {each: Counts() for each in ("worker 1", "worker 2", *DEPARTMENTS)}
+        self.orders_of = dict.fromkeys(("shop", *DEPARTMENTS), 0)
         self.samples: list[Sample] = []
         self.happenings: list[Happening] = []
 
@@ -59,8 +59,8 @@ class RehearsedBoard(Board):
         return Counts(*(sum(getattr(each, name) for each in every) for name in Counts.__slots__))
 
     @compute_method
-    async def orders(self, process: str) -> int:
-        return self.orders_by_process[process]
+    async def orders(self, service: str) -> int:
+        return self.orders_of[service]
 
     @compute_method
     async def rates(self) -> tuple[Sample, ...]:
@@ -83,9 +83,10 @@ class RehearsedBoard(Board):
         counts = self.by_process[process]
         added = {name: getattr(counts, name) + value for name, value in more.items()}
         self.by_process[process] = replace(counts, **added)
-        self.orders_by_process[process] += orders
+        service = process if process in DEPARTMENTS else "shop"
+        self.orders_of[service] += orders
         self.counts.invalidate(process)
-        self.orders.invalidate(process)
+        self.orders.invalidate(service)
 
     def tick(self, **counts: Any) -> None:
         """Let a second pass in which so much happened in all."""
@@ -93,7 +94,9 @@ class RehearsedBoard(Board):
         self.samples.append(Sample(at, Counts(**counts)))
         self.rates.invalidate()
 
-    def happen(self, kind: Kind, text: str, process: str = "shop", correlation: str = "") -> None:
+    def happen(
+        self, kind: Kind, text: str, process: str = "worker 1", correlation: str = ""
+    ) -> None:
         at = STARTED_AT + timedelta(seconds=len(self.samples))
         self.happenings.append(Happening(at, process, kind, text, correlation))
         self.happened.invalidate()

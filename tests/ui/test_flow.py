@@ -44,7 +44,7 @@ def rehearsal() -> Rehearsal:
 
 def everybody(rehearsal: Rehearsal, *, orders: int) -> None:
     """Let the shop place so many orders, and every department handle them."""
-    for process in ("shop", *DEPARTMENTS):
+    for process in ("worker 1", *DEPARTMENTS):
         rehearsal.board.count(process, orders=orders)
 
 
@@ -62,7 +62,7 @@ async def test_the_verdict_says_that_all_orders_have_arrived(rehearsal: Rehearsa
 
 async def test_the_verdict_says_what_orders_wait_for(rehearsal: Rehearsal) -> None:
     everybody(rehearsal, orders=4)
-    rehearsal.board.count("shop", orders=1)
+    rehearsal.board.count("worker 1", orders=1)
     every = "Notification and Analytics and Inventory"
     assert await sentence(rehearsal) == f"1 order is on the way to {every}."
     rehearsal.processes.set(BROKER, "stopped")
@@ -70,7 +70,7 @@ async def test_the_verdict_says_what_orders_wait_for(rehearsal: Rehearsal) -> No
     rehearsal.processes.set(BROKER, "running")
     for department in ("notification", "inventory"):
         rehearsal.board.count(department, orders=1)
-    rehearsal.board.count("shop", orders=1)
+    rehearsal.board.count("worker 1", orders=1)
     for department in ("notification", "inventory"):
         rehearsal.board.count(department, orders=1)
     rehearsal.processes.set("analytics", "failed")
@@ -81,7 +81,7 @@ async def test_the_verdict_says_what_orders_wait_for(rehearsal: Rehearsal) -> No
 
 
 async def test_a_department_that_reports_first_is_not_ahead(rehearsal: Rehearsal) -> None:
-    rehearsal.board.count("shop", orders=1)
+    rehearsal.board.count("worker 1", orders=1)
     rehearsal.board.count("analytics", orders=2)
     assert await Ledger(rehearsal.backstage).waiting("analytics") == 0
 
@@ -89,16 +89,16 @@ async def test_a_department_that_reports_first_is_not_ahead(rehearsal: Rehearsal
 async def test_traffic_is_what_was_counted_between_two_ticks(rehearsal: Rehearsal) -> None:
     board = rehearsal.board
     traffic = Traffic(board)
-    board.count("shop", published=5)
+    board.count("worker 1", published=5)
     board.tick()
     assert await traffic.lately() == {}
-    board.count("shop", published=2)
+    board.count("worker 1", published=2)
     assert await traffic.lately() == {}  # the second is not over
     board.tick()
-    assert (await traffic.lately())["shop"].published == 2
-    board.count("shop", published=-7)  # it was started again
+    assert (await traffic.lately())["worker 1"].published == 2
+    board.count("worker 1", published=-7)  # it was started again
     board.tick()
-    assert (await traffic.lately())["shop"].published == 0
+    assert (await traffic.lately())["worker 1"].published == 0
 
 
 def test_figures_fit_their_tiles() -> None:

@@ -133,6 +133,11 @@ class Diagram:
 
     @live(delay=0.5)
     async def dead_letters(self) -> None:
+        if await self.state(BROKER) != "running":  # which keeps them
+            with node("Dead letters", "mark_email_unread", "grave"):
+                words("\N{EN DASH}", "number")
+                words("known again with the broker", "soft small")
+            return
         count = sum([len(await self._mischief.dead(each)) for each in DEPARTMENTS])
         with node("Dead letters", "mark_email_unread", f"grave {'dead' if count else ''}"):
             words(f"{count:,}", "number")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afresh.ui.nicegui import act, live
 
-from ..backstage.contracts import Backstage, DeadLetterView, Drop, Requeue
+from ..backstage.contracts import BROKER, Backstage, DeadLetterView, Drop, Requeue
 from ..departments.contracts import DEPARTMENTS
 from ..page import box
 from .parts import button, quiet_note, titled, words
@@ -52,6 +52,9 @@ class DeadLetters:
             for department in DEPARTMENTS
             for letter in await self._mischief.dead(department)
         ]
+        if not letters and not await self._is_broker_there():
+            quiet_note("cloud_off", "The broker keeps them, and is away just now.")
+            return
         if not letters:
             quiet_note("mark_email_read", "No dead letters. A poison message makes some.")
             return
@@ -66,6 +69,11 @@ class DeadLetters:
                     await self._row(department, letter)
         if len(letters) > SHOWN:
             words(f"and {len(letters) - SHOWN:,} more", "soft small more")
+
+    async def _is_broker_there(self) -> bool:
+        if BROKER not in await self._processes.names():
+            return True
+        return await self._processes.state(BROKER) == "running"
 
     async def _row(self, department: str, letter: DeadLetterView) -> None:
         title = await self._processes.title(department)

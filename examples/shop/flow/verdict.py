@@ -38,8 +38,7 @@ class Ledger(ComputeService):
     @compute_method
     async def placed(self) -> int:
         """Orders that the shop has taken, ever."""
-        hosts = [each for each in await self._board.processes() if each not in DEPARTMENTS]
-        return max([await self._board.orders(each) for each in hosts], default=0)
+        return await self._board.orders("shop")
 
     @compute_method
     async def handled(self, department: str) -> int:
