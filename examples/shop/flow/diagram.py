@@ -55,7 +55,8 @@ class Diagram:
                 with box("zone sync"):
                     words("Client-server sync: afresh", "zone-title")
                 with box("zone events"):
-                    words("Service-to-service events: message broker", "zone-title")
+                    words("Service-to-service events: message broker", "zone-title wide-only")
+                    words("Message broker", "zone-title narrow-only")
                 with box("column clients"):
                     self.clients()
                 self.wire()
