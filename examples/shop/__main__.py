@@ -8,13 +8,14 @@ import contextlib
 import os
 import sys
 
-from .backstage.servers import DATA
+from .backstage.servers import DATA, calm_loggers
 from .contracts import USERS
 from .departments.contracts import DEPARTMENTS
 
 
 def main() -> None:
     options = arguments().parse_args()
+    calm_loggers()
     with contextlib.suppress(KeyboardInterrupt):
         try:
             options.run(options)

@@ -28,6 +28,7 @@ from afresh.primitives.delays import RetryDelays
 
 from .backstage.contracts import Board
 from .backstage.reporter import Reporter
+from .backstage.servers import calm_loggers
 from .contracts import Shop
 from .data import clear, fill_shelves, orders_placed, shop_database
 from .places import KnownPlaces
@@ -120,6 +121,7 @@ def serve(database_url: str, *, host: str, port: int, reset: bool) -> None:
 
 def worker() -> Starlette:
     """The ASGI app of one of several processes, by what the environment says."""
+    calm_loggers()
     broker = os.environ.get("SHOP_BROKER")
     backstage = os.environ.get("SHOP_BACKSTAGE")
     app = App(

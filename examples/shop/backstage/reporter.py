@@ -120,12 +120,13 @@ class Reporter:
 
     async def report(self) -> Report:
         """Return what is to be said now; happenings are said once."""
-        with suppress(Exception):  # the database is not open yet, or any more
-            if self._app is not None:
+        if self._app is not None:
+            with suppress(Exception):  # the database is not open yet, or any more
                 figures = await self._app.broker.outbox().figures()
                 oldest = round(figures.oldest, 1)
                 self._levels = {"pending": figures.pending, "oldest": oldest}
-            if self._placed is not None:
+        if self._placed is not None:
+            with suppress(Exception):
                 self._orders = await self._placed()
         news, self._news = self._news, deque(maxlen=_NEWS)
         happenings = tuple(

@@ -5,6 +5,7 @@ All of them listen on loopback only, and keep what they know in a folder of the 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -54,6 +55,12 @@ class Program:
     url: str = ""
     store: str = ""
     leftover: list[str] = field(default_factory=list)
+
+
+def calm_loggers() -> None:
+    """Keep what libraries say at each attempt to reach a broker; afresh says it once."""
+    for name in ("aio_pika", "aiormq"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def free_port() -> int:
