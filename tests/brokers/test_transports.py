@@ -634,3 +634,29 @@ async def test_a_broadcast_that_is_to_be_retried_comes_again_after_the_delay(
     assert [each.deliveries for each in seen.messages] == [1, 2, 3]
     assert times[2] - times[0] >= 0.55
     await subscribed.aclose()
+
+
+async def test_what_fails_while_a_subscription_is_closed_goes_back_before_the_later_ones(
+    any_transport: Transport, destination: str
+) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def fail(came: IncomingMessage) -> Disposition:
+        started.set()
+        await release.wait()
+        return Retry(0.2)
+
+    subscription = Subscription(destination, "readers", workers=1)
+    first = await any_transport.subscribe(subscription, fail)
+    for number in range(4):
+        await any_transport.publish([message(number, destination, key="k")])
+    async with asyncio.timeout(WITHIN):
+        await started.wait()
+    closing = asyncio.create_task(first.aclose())
+    await asyncio.sleep(0.05)
+    release.set()
+    await closing
+    seen = Seen()
+    second = await any_transport.subscribe(subscription, seen)
+    assert ids(await seen.wait(4)) == ["m0", "m1", "m2", "m3"]
+    await second.aclose()

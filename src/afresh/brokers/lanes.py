@@ -98,6 +98,8 @@ class Lanes:
                 break
             await current_clock().sleep(disposition.delay)
             message = replace(message, deliveries=message.deliveries + 1)
+        if self._is_closing and self._is_held(message, disposition):
+            return  # it goes back to its place, before the later ones of its key
         try:
             await settle(disposition)
         except Exception as error:
@@ -105,12 +107,15 @@ class Lanes:
             _log.warning("%r could not be settled: %s", disposition, error)
 
     def _stays(self, message: IncomingMessage, disposition: Disposition) -> bool:
+        return not self._is_closing and self._is_held(message, disposition)
+
+    def _is_held(self, message: IncomingMessage, disposition: Disposition) -> bool:
+        """Whether later messages of its key wait until it is handled again."""
         return (
             isinstance(disposition, Retry)
             and self._subscription.ordered
             and message.key is not None
             and disposition.delay <= HELD_SECONDS
-            and not self._is_closing
         )
 
     async def aclose(self, drain: float) -> None:
