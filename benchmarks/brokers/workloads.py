@@ -95,7 +95,7 @@ async def relay(servers: Servers) -> dict[str, Sampler]:
         before = relay.published
         start = perf_counter()
         app.database.watcher.changed("outbox", "")
-        while relay.published < before + count:
+        while relay.published < before + count or relay.health()["in_hand"]:
             await asyncio.sleep(0.001)
         return perf_counter() - start
 

@@ -105,6 +105,9 @@ async def test_a_message_that_comes_twice_has_its_effect_once() -> None:
     async with world() as w:
         await w.shop.call(PlaceOrder("u1", "once"))
         await w.settled(1)
+        async with asyncio.timeout(10):
+            while w.shop.broker.relay().health()["in_hand"]:
+                await asyncio.sleep(0.01)
         table = w.shop.broker._tables.outbox
         async with w.shop.database.shard().write.begin() as connection:
             await connection.execute(update(table).values(state=0))  # as if never confirmed

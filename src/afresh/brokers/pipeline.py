@@ -19,8 +19,8 @@ from .transport import Outcome, OutgoingMessage, PublishResult
 
 __all__ = ["Pipeline", "Publisher", "Settled", "WaitingMessage"]
 
-TOGETHER = 0.02
-"""Seconds that what became of messages is collected, so that one statement notes it."""
+TOGETHER = 0.05
+"""Seconds that confirmed messages are collected, so that one statement notes them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +103,7 @@ class Pipeline:
         self._noting: asyncio.Task[None] | None = None
         self._progress = asyncio.Event()
         self._enough = asyncio.Event()
+        self._is_draining = False
 
     # -- what comes in
 
@@ -198,8 +199,6 @@ class Pipeline:
                     self._drop(waiting)
         finally:
             self._senders.discard(asyncio.current_task())
-            if not self._senders:
-                self._enough.set()
 
     def _settle(self, settled: Settled) -> None:
         waiting, result = settled.waiting, settled.result
@@ -216,7 +215,7 @@ class Pipeline:
             else:
                 self._advance(chain)
         self._settled.append(settled)
-        if len(self._settled) >= self._window:
+        if self._is_urgent(settled) or len(self._settled) >= self._window:
             self._enough.set()
         self._start_noting()
 
@@ -277,7 +276,9 @@ class Pipeline:
             self._progress.set()
 
     async def _collect(self) -> None:
-        if not self._senders or len(self._settled) >= self._window:
+        if self._is_draining or len(self._settled) >= self._window:
+            return
+        if any(map(self._is_urgent, self._settled)):
             return
         self._enough.clear()
         timer = current_clock().call_later(TOGETHER, self._enough.set)
@@ -285,6 +286,10 @@ class Pipeline:
             await self._enough.wait()
         finally:
             timer.cancel()
+
+    def _is_urgent(self, settled: Settled) -> bool:
+        """Whether others wait until it is noted."""
+        return settled.waiting.was_held_up or not settled.result.is_confirmed
 
     # -- the end
 
@@ -294,6 +299,8 @@ class Pipeline:
         Args:
             patience: seconds for that; then it is given up.
         """
+        self._is_draining = True
+        self._enough.set()
         self.let_go()
         await _end(self._senders, patience)
         self._senders.clear()

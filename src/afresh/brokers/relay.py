@@ -261,7 +261,8 @@ class Relay(Worker, Publisher):
         return pause
 
     async def _fetch(self, after: int, size: int, buckets: Collection[int]) -> list[WaitingMessage]:
-        values = {"after": after, "buckets": sorted(buckets), "size": size}
+        held = [place for place in self._pipeline.held if place <= after]
+        values = {"after": after, "buckets": sorted(buckets), "size": size, "held": held}
         return [
             WaitingMessage(
                 row.id,
@@ -301,6 +302,11 @@ class Relay(Worker, Publisher):
                 outcome, error = result.outcome.value, result.error
             finally:
                 recording.end(outcome, error)
+        if result.is_confirmed:
+            self.published += 1
+            self._failures = 0
+        elif result.outcome is not Outcome.UNAVAILABLE:
+            self.refused += 1
         if self._watchers:
             self._watchers.call(PublishedMessage(message, result))
         return result
@@ -332,10 +338,6 @@ class Relay(Worker, Publisher):
         failed = [each for each in settled if not each.result.is_confirmed]
         async with patience():
             await self._note(confirmed, failed)
-        self.published += len(confirmed)
-        self.refused += len(failed)
-        if confirmed:
-            self._failures = 0
         if failed or any(each.waiting.was_held_up for each in settled):
             self.signal.set()
 
@@ -391,14 +393,16 @@ class Relay(Worker, Publisher):
 
         Returns:
             how many messages were `published`, `refused` and `died` since the start; how many are
-            `pending`, at least, and the age of the `oldest` in seconds; how many are `dead`; how
-            many parts of the outbox this host has: `buckets`; `unavailable`, why the broker can't
-            be reached, and the `error` of the last round, None if all is well.
+            `in_hand`, to be published or noted by this host; how many are `pending`, at least, and
+            the age of the `oldest` in seconds; how many are `dead`; how many parts of the outbox
+            this host has: `buckets`; `unavailable`, why the broker can't be reached, and the
+            `error` of the last round, None if all is well.
         """
         return {
             "published": self.published,
             "refused": self.refused,
             "died": self.died,
+            "in_hand": len(self._pipeline.held),
             "pending": self._figures.pending,
             "oldest": round(self._figures.oldest, 3),
             "dead": self._figures.dead,
