@@ -67,6 +67,26 @@ async def test_without_strict_order_what_is_committed_first_goes_first(
     assert transport.confirmed == ["second", "first"]
 
 
+async def test_what_was_committed_late_goes_before_what_its_key_wrote_then(
+    postgres_database: str,
+) -> None:
+    transport = ScriptedTransport(seconds=0.05)
+    transport.is_away = True
+    others = [f"n{number:03}" for number in range(150)]
+    async with shop_on(transport, postgres_database, window=4, poll=10.0) as app:
+        async with open_transaction(postgres_database) as connection:
+            await write_late(app, connection, "first")
+            await asyncio.gather(*(app.call(PlaceOrder(note, note)) for note in others))
+            transport.is_away = False
+            await until(lambda: transport.confirmed)
+        await app.call(PlaceOrder("a", "second"))
+        await until(lambda: len(transport.confirmed) == len(others) + 2)
+    assert [note for note in transport.confirmed if note in {"first", "second"}] == [
+        "first",
+        "second",
+    ]
+
+
 async def test_with_strict_order_the_order_of_ids_is_kept(postgres_database: str) -> None:
     transport = ScriptedTransport()
     async with shop_on(transport, postgres_database, strict=True) as app:

@@ -71,12 +71,19 @@ class RelayQueries:
             earlier.destination == columns.destination,
             earlier.id < columns.id,
         )
-        # Whenever that one is due: it goes alone, and those behind it when it is done with.
+        # Behind one that failed, whenever that is due: it goes alone, and those behind it when it
+        # is done with. Or behind one that was committed late, and has been read past.
         is_held_up = exists().where(
             *is_behind,
             is_in(earlier.state, OutboxState.NEW),
-            earlier.next_attempt_at.is_not(None),
             earlier.not_before.is_(None),
+            or_(
+                earlier.next_attempt_at.is_not(None),
+                and_(
+                    earlier.id <= bindparam("after", type_=BigInteger),
+                    _not_among(earlier.id, "held", dialect),
+                ),
+            ),
         )
         is_ordered = and_(columns.key.is_not(None), columns.not_before.is_(None))
         due: Select[Any] = (
@@ -96,7 +103,7 @@ class RelayQueries:
             )
             .where(
                 is_in(columns.state, OutboxState.NEW),
-                columns.id > bindparam("after"),
+                columns.id > bindparam("after", type_=BigInteger),
                 _among(columns.bucket, "buckets", dialect),
                 or_(columns.next_attempt_at.is_(None), columns.next_attempt_at <= moment()),
                 or_(~is_ordered, ~is_held_up),
@@ -121,7 +128,8 @@ class RelayQueries:
                 )
             )
         self.due: Select[Any] = due
-        """Messages to be published now: ``after`` an id, of ``buckets``, ``size`` of them."""
+        """Messages to be published now: ``after`` an id, of ``buckets``, ``size`` of them. Those
+        before that id are ``held``, or were not seen; then what is behind them has to wait."""
         leases = tables.leases.c
         is_ours = exists().where(leases.bucket == columns.bucket, leases.owner == owner)
         ours = (is_in(columns.state, OutboxState.NEW), is_ours)
@@ -169,6 +177,14 @@ def _among(column: Any, name: str, dialect: Dialect) -> ColumnElement[bool]:
         is_one: ColumnElement[bool] = column == func.any(bindparam(name, type_=ARRAY(BigInteger)))
         return is_one
     found: ColumnElement[bool] = column.in_(bindparam(name, expanding=True))
+    return found
+
+
+def _not_among(column: Any, name: str, dialect: Dialect) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        is_none: ColumnElement[bool] = column != func.all(bindparam(name, type_=ARRAY(BigInteger)))
+        return is_none
+    found: ColumnElement[bool] = column.not_in(bindparam(name, expanding=True))
     return found
 
 
