@@ -186,5 +186,5 @@ def run(
         reload=False,
         title=TITLE,
         ws_per_message_deflate=False,
-        reconnect_timeout=10,  # what visitors click while a busy machine is slow is not lost
+        reconnect_timeout=10,  # seconds; the default of 3 is short for a busy machine
     )
