@@ -22,6 +22,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -71,20 +72,22 @@ class RelayQueries:
             earlier.destination == columns.destination,
             earlier.id < columns.id,
         )
-        # Behind one that failed, whenever that is due: it goes alone, and those behind it when it
-        # is done with. Or behind one that was committed late, and has been read past.
+        # Whenever that one is due: it goes alone, and those behind it when it is done with.
         is_held_up = exists().where(
             *is_behind,
             is_in(earlier.state, OutboxState.NEW),
+            earlier.next_attempt_at.is_not(None),
             earlier.not_before.is_(None),
-            or_(
-                earlier.next_attempt_at.is_not(None),
-                and_(
-                    earlier.id <= bindparam("after", type_=BigInteger),
-                    _not_among(earlier.id, "held", dialect),
-                ),
-            ),
         )
+        # Committed late, and read past: found once for all rows, as it is about none of them.
+        unseen = select(earlier.destination, earlier.key).where(
+            is_in(earlier.state, OutboxState.NEW),
+            earlier.id <= bindparam("after", type_=BigInteger),
+            earlier.key.is_not(None),
+            earlier.not_before.is_(None),
+            _not_among(earlier.id, "held", dialect),
+        )
+        was_passed = tuple_(columns.destination, columns.key).in_(unseen)
         is_ordered = and_(columns.key.is_not(None), columns.not_before.is_(None))
         due: Select[Any] = (
             select(
@@ -106,7 +109,7 @@ class RelayQueries:
                 columns.id > bindparam("after", type_=BigInteger),
                 _among(columns.bucket, "buckets", dialect),
                 or_(columns.next_attempt_at.is_(None), columns.next_attempt_at <= moment()),
-                or_(~is_ordered, ~is_held_up),
+                or_(~is_ordered, and_(~is_held_up, ~was_passed)),
             )
             .order_by(columns.id)
             .limit(bindparam("size"))
