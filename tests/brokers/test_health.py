@@ -14,7 +14,7 @@ from afresh.brokers import ConsumerOptions
 from afresh.brokers import broker as module
 from afresh.primitives.delays import RetryDelays
 
-from .shop import PlaceOrder, world
+from .shop import OrderPlaced, PlaceOrder, world
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +97,17 @@ async def test_dead_messages_are_told_and_leave_the_app_as_it_is() -> None:
         await w.shop.call(PlaceOrder("u1", "bad"))
         await until(lambda: w.notes.health()["broker"]["subscriptions"][0]["dead"] == 1)
         assert w.notes.health()["status"] == "ok"
+
+
+async def test_a_delayed_message_ages_from_when_it_is_due() -> None:
+    async with world() as w:
+        w.broker.stop()
+        async with w.shop.database.operation() as op:
+            op.publish(OrderPlaced(1, "u1"), delay=3600)
+        desk = w.shop.broker.outbox()
+        figures = await desk.figures()
+        assert (figures.pending, figures.oldest) == (1, 0.0)
+        await w.shop.call(PlaceOrder("u1", "now"))
+        figures = await desk.figures()
+        assert figures.pending == 2
+        assert 0 < figures.oldest < 60

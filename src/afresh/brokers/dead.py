@@ -57,7 +57,8 @@ class OutboxFigures:
 
     Args:
         pending: how many messages are to be published; 10,000 stands for any more.
-        oldest: for how many seconds the oldest of them has been waiting; 0 if there is none.
+        oldest: for how many seconds the oldest of them has been waiting, a delayed one since it is
+            due; 0 if there is none.
         dead: how many are not published any more.
     """
 

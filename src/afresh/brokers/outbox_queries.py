@@ -203,16 +203,14 @@ class DeskQueries:
         columns = outbox.c
         is_dead = is_in(columns.state, OutboxState.DEAD)
         some = (
-            select(columns.created_at)
+            select(func.coalesce(columns.not_before, columns.created_at).label("since"))
             .where(is_in(columns.state, OutboxState.NEW))
             .order_by(columns.id)
             .limit(COUNTED)
             .subquery()
         )
-        self.pending: Executable = select(func.count(), func.min(some.c.created_at)).select_from(
-            some
-        )
-        """How many are to be published, at least, and when the oldest of them was written."""
+        self.pending: Executable = select(func.count(), func.min(some.c.since)).select_from(some)
+        """How many are to be published, at least, and since when the first of them may be."""
         self.dead: Executable = select(func.count()).select_from(outbox).where(is_dead)
         """How many are dead."""
         self.list_dead: Executable = (
