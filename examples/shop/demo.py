@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -99,15 +100,20 @@ def end_leftovers(folder: Path) -> None:
 
 
 def check_ports(host: str, ports: Mapping[str, Sequence[int]]) -> None:
-    """End with a message where somebody listens already.
+    """End with a message where somebody listens already, and goes on to.
+
+    What an earlier run has left behind lets go of its ports a moment after it was ended.
 
     Args:
         host: where to listen.
         ports: by the options that say which they are; 0 for none.
     """
+    deadline = time.monotonic() + 2
     for option, numbers in ports.items():
-        for number in numbers:
-            if number and not is_free(host, number):
+        for number in filter(None, numbers):
+            while not (free := is_free(host, number)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if not free:
                 sys.exit(
                     f"Port {number} is in use; end what listens there, or choose another one with "
                     f"{option}."
