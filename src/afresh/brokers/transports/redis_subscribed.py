@@ -196,7 +196,6 @@ class RedisShared(RedisSubscribed):
         self._held: set[tuple[str, bytes]] = set()
         self._cursors: dict[str, Any] = {}
         self._scan_at = 0.0
-        self._due: float | None = None
 
     async def start(self) -> None:
         await super().start()
